@@ -1,0 +1,1 @@
+"""Compile kernels; assemble and disassemble AMD GPU and x86-64 code."""

@@ -1,0 +1,1 @@
+"""Write and differentiate tensor programs."""
