@@ -1,0 +1,5 @@
+"""Resizing images and signals."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,78 @@
+"""The table of what becomes a method of Tensor: the families of operations, by what their functions take first."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from tg_frontend import (
+    activations,
+    attention,
+    autograd,
+    contraction,
+    convolution,
+    creation,
+    elementwise,
+    indexing,
+    inplace,
+    interpolation,
+    linalg,
+    losses,
+    movement,
+    normalization,
+    pooling,
+    random,
+    reductions,
+    scans,
+    sorting,
+)
+from tg_frontend.core import Tensor
+
+__all__ = ["FAMILIES", "function"]
+
+INSTANCE = (
+    elementwise,
+    activations,
+    reductions,
+    scans,
+    movement,
+    indexing,
+    sorting,
+    contraction,
+    convolution,
+    pooling,
+    interpolation,
+    normalization,
+    attention,
+    losses,
+    linalg,
+)
+"""Every name in `__all__` is a function of a tensor, and a method."""
+
+STATIC = (creation, random)
+"""Every name in `__all__` makes a tensor, and is a static method."""
+
+FAMILIES: tuple[ModuleType, ...] = (*INSTANCE, *STATIC)
+
+
+def _attach() -> None:
+    for family in INSTANCE:
+        for name in family.__all__:
+            setattr(Tensor, name, getattr(family, name))
+        for name, operator in getattr(family, "OPERATORS", {}).items():
+            setattr(Tensor, name, operator)
+    for family in STATIC:
+        for name in family.__all__:
+            setattr(Tensor, name, staticmethod(getattr(family, name)))
+    for name in inplace.NAMES:
+        setattr(Tensor, f"{name}_", inplace.in_place(name))
+    for name, method in inplace.AUGMENTED.items():
+        setattr(Tensor, name, inplace.in_place(method))
+    Tensor.backward, Tensor.gradient = autograd.backward, autograd.gradient
+
+
+def function(name: str) -> object:
+    """The operation of that name as a function; None if there is none."""
+    return next((getattr(family, name) for family in FAMILIES if name in family.__all__), None)
+
+
+_attach()

@@ -1,0 +1,5 @@
+"""How a tensor prints: like PyTorch, realising it."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,5 @@
+"""Reductions over dimensions."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
