@@ -1,0 +1,165 @@
+"""Symbolic integers: dimensions, indices and guards, simplified as they are built.
+
+    j = Var("j", 0, 63, below=n)        # an axis of symbolic extent n
+    (i * n + j) // n is i               # equal expressions are one object; a constant is a plain int
+
+`//` rounds down and `%` has the sign of the divisor, as in Python. A divisor whose bounds admit zero is refused.
+Read symbolic_nodes.py for the normal form, symbolic_rules.py for the rules; this file has what walks expressions.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import index
+from typing import Any
+
+from tg_ir.errors import ParseError, SymbolicError
+from tg_ir.symbolic_nodes import (
+    And, Compare, Eq, Expr, FloorDiv, Le, Leaf, Max, Min, Mod, Ne, Or, Product, Select, Sum, SymInt, Var,
+    accumulate, as_operand, bounds, const_of, format_expr, make_sum, postorder, terms_of,
+)  # fmt: skip
+from tg_ir.symbolic_rules import (
+    eq, le, logical_and, logical_not, logical_or, lt, maximum, minimum, ne, prove_equal, prove_le, prove_lt, select,
+)  # fmt: skip
+
+__all__ = [
+    "And", "Compare", "Eq", "Expr", "FloorDiv", "Le", "Leaf", "Max", "Min", "Mod", "Ne", "Or", "Product", "Select",
+    "Sum", "SymInt", "Var", "Variable", "bounds", "ceildiv", "eq", "evaluate", "format_expr", "le", "leaves",
+    "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "prod", "prove_equal",
+    "prove_le", "prove_lt", "select", "substitute", "variables",
+]  # fmt: skip
+
+
+def Variable(name: str, low: int, high: int) -> Var:  # noqa: N802  a constructor to its users
+    """A symbolic dimension: low <= name <= high."""
+    return Var(name, low, high)
+
+
+def prod(factors: Iterable[SymInt]) -> SymInt:
+    """The product; 1 of nothing."""
+    return reduce(lambda a, b: a * b, factors, 1)
+
+
+def ceildiv(a: SymInt, b: SymInt) -> SymInt:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def leaves(e: SymInt) -> tuple[Leaf, ...]:
+    """The leaves that e is made of, in order of name."""
+    found = [each for each in postorder(e) if isinstance(each, Leaf)] if isinstance(e, Expr) else []
+    return tuple(sorted(found, key=lambda leaf: leaf.order[1:]))
+
+
+def variables(e: SymInt) -> tuple[Var, ...]:
+    """The variables that e is made of, in order of name."""
+    return tuple(leaf for leaf in leaves(e) if isinstance(leaf, Var))
+
+
+# --- substitution and evaluation
+
+
+_REBUILD: dict[type[Expr], Callable[..., SymInt]] = {
+    Product: lambda e, *factors: prod(factors),
+    FloorDiv: lambda e, a, b: a // b,
+    Mod: lambda e, a, b: a % b,
+    Min: lambda e, *args: minimum(*args),
+    Max: lambda e, *args: maximum(*args),
+    And: lambda e, *args: logical_and(*args),
+    Or: lambda e, *args: logical_or(*args),
+    Le: lambda e, a: le(a, 0),
+    Eq: lambda e, a: eq(a, 0),
+    Ne: lambda e, a: ne(a, 0),
+    Select: lambda e, *parts: select(*parts),
+}
+
+
+def substitute(e: SymInt, mapping: Mapping[Expr, SymInt], memo: dict[Expr, SymInt] | None = None) -> SymInt:
+    """e with every key replaced by its value, simplified again. Pass one `memo` to share work between expressions."""
+    if type(e) is int:
+        return e
+    memo = {} if memo is None else memo
+    if not memo:
+        memo.update(mapping)
+    found = memo.get(e)
+    if found is not None:
+        return found
+    for each in postorder(e, memo):
+        if each not in memo:
+            memo[each] = _rebuilt(each, memo)
+    return memo[e]
+
+
+def _rebuilt(e: Expr, values: Mapping[Expr, SymInt]) -> SymInt:
+    if type(e) is Sum:
+        for term, _ in e.terms:
+            if values[term] is not term:
+                break
+        else:
+            return e
+        terms: dict[Expr, int] = {}
+        const = e.const
+        for term, coefficient in e.terms:
+            const += accumulate(terms, values[term], coefficient)
+        return make_sum(terms, const)
+    old = e.operands
+    if not old:
+        return e
+    new = tuple([each if type(each) is int else values[each] for each in old])
+    if all(a is b for a, b in zip(old, new, strict=True)):
+        return e
+    return _REBUILD[type(e)](e, *new) if type(e) in _REBUILD else e.rebuild(new)
+
+
+def _choose(condition: Any, yes: Any, no: Any) -> Any:
+    chosen = (condition != 0) * 1  # arithmetic, so that arrays choose elementwise
+    return yes * chosen + no * (1 - chosen)
+
+
+_COMPUTE: dict[type[Expr], Callable[..., Any]] = {
+    Product: lambda e, *factors: reduce(lambda a, b: a * b, factors),
+    FloorDiv: lambda e, a, b: a // b,
+    Mod: lambda e, a, b: a % b,
+    Min: lambda e, *args: reduce(lambda a, b: _choose(a <= b, a, b), args),
+    Max: lambda e, *args: reduce(lambda a, b: _choose(a >= b, a, b), args),
+    And: lambda e, *args: reduce(lambda a, b: a * b, ((arg != 0) * 1 for arg in args)),
+    Or: lambda e, *args: 1 - reduce(lambda a, b: a * b, ((arg == 0) * 1 for arg in args)),
+    Le: lambda e, a: (a <= 0) * 1,
+    Eq: lambda e, a: (a == 0) * 1,
+    Ne: lambda e, a: (a != 0) * 1,
+    Select: lambda e, *parts: _choose(*parts),
+    Sum: lambda e, *values: reduce(
+        lambda total, pair: total + pair[0] * pair[1][1], zip(values, e.terms, strict=True), e.const
+    ),
+}
+
+
+def evaluate(e: SymInt, values: Mapping[Leaf | str, Any]) -> Any:
+    """The value of e; `values` gives ints or integer arrays by leaf or by name, bound variables know their own.
+
+    Raises: SymbolicError for a variable with no value, or an int outside its bounds.
+    """
+    if type(e) is int:
+        return e
+    done: dict[Expr, Any] = {}
+    for each in postorder(e, values):
+        if isinstance(each, Leaf):
+            done[each] = _value_of(each, values)
+        else:
+            done[each] = _COMPUTE[type(each)](each, *[x if type(x) is int else done[x] for x in each.operands])
+    return done[e]
+
+
+def _value_of(leaf: Leaf, values: Mapping[Leaf | str, Any]) -> Any:
+    value = values.get(leaf)
+    if value is None:
+        value = values.get(leaf.name, getattr(leaf, "value", None))
+    if value is None:
+        raise SymbolicError(
+            f"evaluate: {leaf.name} ({leaf.low}..{leaf.high}) has no value; give one by name, or bind() the variable"
+        )
+    if type(value) is int and not leaf.low <= value <= leaf.high:
+        raise SymbolicError(f"evaluate: got {value} for {leaf.name}, want {leaf.low}..{leaf.high}")
+    return value
