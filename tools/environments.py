@@ -5,8 +5,8 @@
     all         every package, the meta-package, and the witnesses for the tests of the layers together
 
 Packages are installed editable, so an edit of a source file needs no new environment, and an edit of a
-pyproject.toml remakes those that the package is in. Neither ensurepip nor a pip inside is needed: the pip of the
-running interpreter installs into them.
+pyproject.toml remakes those that the package is in. Neither ensurepip nor a pip inside is needed: the pip of
+the running interpreter installs into them.
 """
 
 from __future__ import annotations
@@ -63,11 +63,16 @@ def ensure_environment(name: str) -> Path:
     started = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
-    tested = {name} if name in packages else set(packages)
     pip_install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    _run([*pip_install, *requirements, *(_reference(p, wheels, p.name in tested) for p in members if p.name != "tg")])
-    if "tg" in wheels:  # its direct references to packages/ would be in conflict with the editable ones
-        _run([*pip_install, "--no-deps", _reference(packages["tg"], wheels, False)])
+    # The meta-package comes last and alone: its direct references are in conflict with the editable packages.
+    meta_package = [f"tg @ {wheels.pop('tg')}"] if "tg" in wheels else []
+    # To pip 23 a reference with an extra does not stand for the one without, so both are named.
+    tested = wheels if name == "all" else wheels.keys() & {name}
+    references = [f"{each} @ {url}" for each, url in wheels.items()]
+    references += [f"{each}[test] @ {wheels[each]}" for each in tested]
+    _run([*pip_install, *requirements, *references])
+    if meta_package:
+        _run([*pip_install, "--no-deps", *meta_package])
     stamp.write_text(made_from)
     print(f"made in {time.monotonic() - started:.1f} s", flush=True)
     return python
@@ -75,7 +80,8 @@ def ensure_environment(name: str) -> Path:
 
 def command_environment() -> dict[str, str]:
     """This process's variables without those that would let in modules from elsewhere."""
-    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    foreign = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    return {key: value for key, value in os.environ.items() if key not in foreign}
 
 
 def _fingerprint(members: Sequence[Package], requirements: Sequence[str]) -> str:
@@ -84,23 +90,19 @@ def _fingerprint(members: Sequence[Package], requirements: Sequence[str]) -> str
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _reference(package: Package, wheels: dict[str, Path], with_tests: bool) -> str:
-    extra = "[test]" if with_tests and "test" in package.extras else ""
-    return f"{package.name}{extra} @ {wheels[package.name].as_uri()}"
-
-
-def _build_wheels(python: Path, members: Sequence[Package]) -> dict[str, Path]:
+def _build_wheels(python: Path, members: Sequence[Package]) -> dict[str, str]:
+    """The URL of an editable wheel of each package."""
     output = HOME / "wheels"
     output.mkdir(parents=True, exist_ok=True)
     folders = [str(package.folder) for package in members]
     names = _run([str(python), "-c", BUILD_EDITABLE, str(output), *folders]).split()
-    return {package.name: output / name for package, name in zip(members, names, strict=True)}
+    return {package.name: (output / name).as_uri() for package, name in zip(members, names, strict=True)}
 
 
 def _run(command: Sequence[str]) -> str:
-    done = subprocess.run(
-        command, env=command_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run(command, env=command_environment(), capture_output=True, text=True)
     if done.returncode:
-        raise EnvironmentFailure(f"{' '.join(command[:6])} ...: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        said = f"{done.stdout}{done.stderr}"
+        shown = " ".join(command)
+        raise EnvironmentFailure(f"{shown}\nended with status {done.returncode} and said:\n{said}")
     return done.stdout

@@ -5,16 +5,19 @@
     python tools/test.py packages/tg-ir                 one package, file or test (`path::test`)
     python tools/test.py -k NAME -x --maxfail=3         what starts with a dash goes to pytest
 
-ruff lints and checks the format. Then each package's tests run in an environment that holds only that package,
-what it declares and pytest, and `tests/` in one that holds everything; see environments.py. No test runs twice.
+ruff lints and checks the format. Then each package's tests run in an environment that holds only that
+package, what it declares and pytest, and `tests/` in one that holds everything; see environments.py. No test
+runs twice.
 """
 
 from __future__ import annotations
 
 import sys
 
-if sys.version_info < (3, 11):  # before the imports below, which need it
-    sys.exit(f"tools/test.py: got Python {sys.version.split()[0]}, want 3.11 or later; start it with that one")
+if sys.version_info < (3, 11):  # noqa: UP036 (said here, before an import below fails less clearly)
+    sys.exit(
+        f"tools/test.py: got Python {sys.version.split()[0]}, want 3.11 or later; start it with such a one"
+    )
 
 import argparse
 import subprocess
@@ -68,7 +71,7 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("paths", nargs="*", metavar="path", help="a folder, a file, or a test as pytest names it")
+    parser.add_argument("paths", nargs="*", metavar="path", help="folder, file, or file::test")
     parser.add_argument("--fast", action="store_true", help="leave out the tests marked slow")
     parser.add_argument("-k", metavar="EXPRESSION", help="pytest's -k")
     parser.add_argument("-m", metavar="EXPRESSION", help="pytest's -m")
@@ -100,7 +103,7 @@ def select_suites(paths: Sequence[str]) -> dict[str, list[str]]:
         if file in (ROOT, ROOT / "packages"):
             selected |= {suite: [] for suite in folders if file == ROOT or suite != "tests"}
             continue
-        suite = next(suite for suite, folder in folders.items() if file.is_relative_to(folder) or suite == "tests")
+        suite = next(suite for suite, folder in folders.items() if file.is_relative_to(folder))
         arguments = selected.setdefault(suite, [])
         if file != folders[suite]:
             arguments.append("::".join([str(file), *test]))
@@ -140,7 +143,8 @@ def run_suite(suite: str, selected: Sequence[str], options: Sequence[str], *, ma
     report = HOME / "reports" / f"{suite}.xml"
     report.unlink(missing_ok=True)
     # One thread a process for NumPy and PyTorch: pytest-xdist already keeps every core busy.
-    variables = {"TG_VERIFY": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | command_environment()
+    defaults = {"TG_VERIFY": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    variables = defaults | command_environment()
     command = [str(python), "-m", "pytest", "-qq", "-rfEs", "-n", "auto", f"--junit-xml={report}", *options]
     status = subprocess.run([*command, *(selected or [str(folder)])], cwd=ROOT, env=variables).returncode
     if report.is_file():

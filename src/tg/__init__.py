@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-__all__ = ["Tensor", "Variable", "dtypes"]  # noqa: F822 (found by __getattr__)
+__all__ = ["Tensor", "Variable", "dtypes"]
 
 _OWNERS = {"Tensor": "tg_frontend", "Variable": "tg_frontend", "dtypes": "tg_ir"}
 
