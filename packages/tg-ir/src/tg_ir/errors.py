@@ -10,7 +10,8 @@
     └── EvaluationError a value that cannot be computed here
 
 A message reads: subject: got X, want Y; where; what to do. Packages above derive their own from these.
-`DTypeError` is a TypeError and `ShapeError` a ValueError too, because that is what NumPy and PyTorch users catch.
+`DTypeError` is a TypeError and `ShapeError` a ValueError too, because that is what NumPy and PyTorch users
+catch.
 """
 
 from __future__ import annotations

@@ -1,0 +1,125 @@
+"""Checks a package's imports against the table of docs/architecture.md.
+
+An import counts wherever it stands: at the top of a module, in a function, under TYPE_CHECKING, relative, or
+by `import_module` with a literal name. *Eager* is one that runs when the module is imported.
+
+- Another of our packages: only when the table's row allows it.
+- A third-party module: only what pyproject.toml declares; eager only what the row names too.
+- What only an extra declares (NumPy for most): never eager.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from repository import Package, parse_requirement
+
+__all__ = ["Import", "Row", "find_imports", "find_violations", "read_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a distribution, its import name, and the distributions it may depend on."""
+
+    name: str
+    import_name: str
+    allowed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One import statement: the absolute name of the module, and whether importing the file runs it."""
+
+    line: int
+    module: str
+    eager: bool
+
+
+def read_table(text: str) -> dict[str, Row]:
+    """The rows of the table headed `distribution | import | may depend on`, by distribution."""
+    rows: dict[str, Row] = {}
+    inside = False
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if cells[:3] == ["distribution", "import", "may depend on"]:
+            inside = True
+        elif inside and not line.startswith("|"):
+            break
+        elif inside and not re.fullmatch(r"[\s|:-]+", line):
+            name, import_name, allowed = cells[:3]
+            names = [] if allowed == "nothing" else [part.strip() for part in allowed.split(",")]
+            rows[name] = Row(name, import_name, frozenset(names))
+    return rows
+
+
+def find_imports(source: str, module: str, *, is_package: bool = False) -> Iterator[Import]:
+    """Every import of the module called `module`; `is_package` when its file is an `__init__.py`."""
+    parents = module.split(".") if is_package else module.split(".")[:-1]
+    todo: list[tuple[ast.AST, bool]] = [(ast.parse(source), True)]
+    while todo:
+        node, eager = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from (Import(node.lineno, alias.name, eager) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            assert base or not node.level, f"{module}, line {node.lineno}: relative import out of the package"
+            yield Import(node.lineno, ".".join([*base, *([node.module] if node.module else [])]), eager)
+        elif isinstance(node, ast.Call) and _is_import_call(node):
+            name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            if isinstance(name, str) and not name.startswith("."):
+                yield Import(node.lineno, name, eager)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            todo += [(child, False) for child in node.body]
+            todo += [(child, eager) for child in node.orelse]
+            continue
+        inner = eager and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        todo += [(child, inner) for child in ast.iter_child_nodes(node)]
+
+
+def _is_import_call(node: ast.Call) -> bool:
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    return name in ("import_module", "__import__")
+
+
+def find_violations(package: Package, table: dict[str, Row]) -> list[str]:
+    """What the package imports or declares against its row, one sentence each; its row must exist."""
+    row = table[package.name]
+    required = {parse_requirement(line)[0] for line in package.dependencies}
+    optional = {
+        parse_requirement(line)[0]
+        for extra, lines in package.extras.items()
+        if extra != "test"
+        for line in lines
+    }
+    problems = [
+        f"{package.name}: pyproject.toml requires {name}, which its row does not allow"
+        for name in sorted(required - row.allowed)
+    ]
+    problems += [
+        f"{package.name}: the extras bring {name}, which its row does not allow"
+        for name in sorted((optional & set(table)) - row.allowed)
+    ]
+    for path in sorted(package.source.rglob("*.py")):
+        parts = path.relative_to(package.source.parent).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        module = ".".join(parts[:-1] if is_package else parts)
+        for found in find_imports(path.read_text(encoding="utf-8"), module, is_package=is_package):
+            top = found.module.split(".")[0]
+            if top in sys.stdlib_module_names or top == package.import_name:
+                continue
+            name = parse_requirement(top.replace("_", "-"))[0]
+            file = path.relative_to(package.folder)
+            where = f"{file}, line {found.line}: {package.name} imports {found.module}"
+            if name in table and name not in row.allowed:
+                problems.append(f"{where}, which its row does not allow")
+            elif name not in required | optional:
+                problems.append(f"{where}, which its pyproject.toml does not declare")
+            elif found.eager and name not in required:
+                problems.append(
+                    f"{where} eagerly, but only an extra declares it; import it inside a function"
+                )
+    return problems

@@ -1,0 +1,25 @@
+"""`import tg` is light and finds its names in the packages that own them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import tg
+
+
+def test_import_in_a_new_process_loads_no_other_package():
+    program = "import sys, tg; print(*(name for name in sys.modules if name.startswith(('tg_', 'numpy'))))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_dir_of_the_module_lists_its_public_names():
+    assert {"Tensor", "Variable", "dtypes"} <= set(dir(tg))
+
+
+def test_attribute_that_does_not_exist_raises():
+    with pytest.raises(AttributeError, match="module 'tg' has no attribute 'tensor'"):
+        _ = tg.tensor
