@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tg_ir.dtypes import dtypes
+from tg_ir import dtypes
 from tg_ir.symbolic import Variable
 
 from tg_frontend import methods as _methods

@@ -238,7 +238,7 @@ class Tensor:
         for item in target:
             if isinstance(item, Tensor):
                 dtype, device = item.dtype, item.device
-            elif isinstance(item, str) and not hasattr(types.dtypes, item):
+            elif isinstance(item, str) and not hasattr(types, item):
                 device = item
             elif item is not None:
                 dtype = item
@@ -303,9 +303,11 @@ class Tensor:
         """The value of a tensor with one element, as a Python number."""
         if self.numel() != 1:
             raise ShapeError(f"item: the shape is {format_shape(self.shape)}, want one element; use .tolist()")
-        values = self.reshape(()).tolist()
-        assert not isinstance(values, list), "a scalar came as a list"
-        return values
+        from tg_frontend.interchange import to_list
+
+        value = to_list(self._bytes(), (), self.dtype)
+        assert not isinstance(value, list), "a scalar came as a list"
+        return value
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: read-only and without a copy where they are in the host's memory.
@@ -518,7 +520,6 @@ def elementwise(name: str, *operands: Tensor | Scalar, dtype: DType | None = Non
 
 def combine(name: str, tensors: Sequence[Tensor], dtype: DType, label: str) -> Tensor:
     """The elementwise operation on tensors converted to `dtype` and broadcast."""
-    row = graph.OPS[name]
     shape = broadcast_shapes(label, *[tensor.shape for tensor in tensors])
     nodes = [graph.expand(graph.cast(tensor.node, dtype), shape) for tensor in tensors]
-    return Tensor.from_node(graph.make(row, tuple(nodes)), *tensors)
+    return Tensor.from_node(graph.apply(name, *nodes), *tensors)

@@ -22,7 +22,7 @@ Rule = Callable[[Node, Node], Grads]
 
 
 def _n(name: str, *nodes: Node) -> Node:
-    return graph.make(graph.OPS[name], nodes)
+    return graph.apply(name, *nodes)
 
 
 def _like(value: float, node: Node) -> Node:

@@ -37,7 +37,19 @@ def node_from_data(data: object, dtype: DType | None, device: str | None) -> Nod
         return graph.cast(symbolic_scalar(data, device), dtype or int64)
     if isinstance(data, list | tuple | range):
         return _from_sequence(data, dtype, device)
-    raise DTypeError(f"Tensor: got {type(data).__name__}")
+    if hasattr(data, "__array__"):
+        return _from_array(data, dtype, device)
+    raise DTypeError(f"Tensor: got {type(data).__name__}, want numbers, a sequence, an array or a buffer")
+
+
+def _from_array(data: object, dtype: DType | None, device: str) -> Node:
+    import numpy as np
+
+    array = np.ascontiguousarray(data).reshape(np.shape(data))
+    own = dtype_of(array.dtype)
+    node = graph.buffer(array.shape, own, device)
+    node.fill(current_engine().upload(memoryview(array.reshape(-1).view(np.uint8)), array.shape, own, device))
+    return node if dtype is None else graph.cast(node, dtype)
 
 
 def _from_sequence(data: list | tuple | range, dtype: DType | None, device: str) -> Node:

@@ -4,31 +4,31 @@
     (i * n + j) // n is i               # equal expressions are one object; a constant is a plain int
 
 `//` rounds down and `%` has the sign of the divisor, as in Python. A divisor whose bounds admit zero is refused.
-Read symbolic_nodes.py for the normal form, symbolic_rules.py for the rules; this file has what walks expressions.
+Read symbolic_nodes.py for the normal form, symbolic_rules.py for the rules, symbolic_text.py for the notation;
+this file has what walks expressions.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
-from operator import index
 from typing import Any
 
-from tg_ir.errors import ParseError, SymbolicError
+from tg_ir.errors import SymbolicError
 from tg_ir.symbolic_nodes import (
     And, Compare, Eq, Expr, FloorDiv, Le, Leaf, Max, Min, Mod, Ne, Or, Product, Select, Sum, SymInt, Var,
-    accumulate, as_operand, bounds, const_of, format_expr, make_sum, postorder, terms_of,
+    accumulate, bounds, const_of, make_sum, postorder, terms_of,
 )  # fmt: skip
 from tg_ir.symbolic_rules import (
     eq, le, logical_and, logical_not, logical_or, lt, maximum, minimum, ne, prove_equal, prove_le, prove_lt, select,
 )  # fmt: skip
+from tg_ir.symbolic_text import format_expr, parse_expr
 
 __all__ = [
     "And", "Compare", "Eq", "Expr", "FloorDiv", "Le", "Leaf", "Max", "Min", "Mod", "Ne", "Or", "Product", "Select",
     "Sum", "SymInt", "Var", "Variable", "bounds", "ceildiv", "eq", "evaluate", "format_expr", "le", "leaves",
-    "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "prod", "prove_equal",
-    "prove_le", "prove_lt", "select", "substitute", "variables",
+    "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "parse_expr", "prod", "prove_equal",
+    "prove_le", "prove_lt", "select", "simplify", "substitute", "variables",
 ]  # fmt: skip
 
 
@@ -163,3 +163,57 @@ def _value_of(leaf: Leaf, values: Mapping[Leaf | str, Any]) -> Any:
     if type(value) is int and not leaf.low <= value <= leaf.high:
         raise SymbolicError(f"evaluate: got {value} for {leaf.name}, want {leaf.low}..{leaf.high}")
     return value
+
+
+# --- simplification under a guard
+
+
+class _Known(Leaf):
+    """Stands for a term or sum whose bounds a guard has narrowed."""
+
+    __slots__ = ()
+
+
+def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
+    """e, simplified where the condition holds: equal to e there, anything elsewhere.
+
+    (i + 7) % 8 assuming 1 <= i and i <= 8 -> i - 1. What the guard narrows is replaced by leaves with narrower bounds,
+    e is built again over them, and they are replaced back.
+    """
+    guards = assuming.args if type(assuming) is And else (assuming,)
+    guards = [guard for guard in guards if isinstance(guard, Expr)]
+    ranges = _narrowed(guards)
+    if not guards or not isinstance(e, Expr) or any(low > high for low, high in ranges.values()):
+        return e
+    memo: dict[Expr, SymInt] = {}
+    lines: list[tuple[Expr, Leaf]] = []
+    back: dict[Expr, SymInt] = {}
+
+    def stand_in(old: Expr, low: int, high: int, below: SymInt | None = None) -> SymInt:
+        if low == high:
+            return low
+        leaf = _Known(f"known_{len(back)}", low, high, below, 1 + len(back))
+        back[leaf] = old
+        return leaf
+
+    def build(e: Expr) -> SymInt:
+        for each in postorder(e, memo):
+            if each not in memo:
+                memo[each] = _folded(_rebuilt(each, memo), lines)
+        return memo[e]
+
+    for old, (low, high) in ranges.items():
+        if type(old) is not Sum:
+            memo[old] = stand_in(old, low, high)
+    for old, (low, high) in ranges.items():
+        if type(old) is Sum and type(line := build(old)) is Sum:
+            low, high = max(low, line.low), min(high, line.high)
+            if (low, high) != (line.low, line.high):
+                lines.append((line, stand_in(line, low, high)))
+    # A guard x + r <= 0 that is left with a leaf x gives it the symbolic upper bound 1 - r.
+    for guard in guards:
+        built = _folded(substitute(guard.expr, memo), lines) if type(guard) is Le else 0
+        for term, coefficient in terms_of(built):
+            if coefficient == 1 and isinstance(term, Leaf) and term.below is None and size(built) > 1:
+                leaf = stand_in(term, term.low, term.high, 1 - (built - term))
+    return e
