@@ -4,31 +4,31 @@
     (i * n + j) // n is i               # equal expressions are one object; a constant is a plain int
 
 `//` rounds down and `%` has the sign of the divisor, as in Python. A divisor whose bounds admit zero is refused.
-Read symbolic_nodes.py for the normal form, symbolic_rules.py for the rules; this file has what walks expressions.
+Read symbolic_nodes.py for the normal form, symbolic_rules.py for the rules, symbolic_text.py for the notation;
+this file has what walks expressions.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
-from operator import index
 from typing import Any
 
-from tg_ir.errors import ParseError, SymbolicError
+from tg_ir.errors import SymbolicError
 from tg_ir.symbolic_nodes import (
     And, Compare, Eq, Expr, FloorDiv, Le, Leaf, Max, Min, Mod, Ne, Or, Product, Select, Sum, SymInt, Var,
-    accumulate, as_operand, bounds, const_of, format_expr, make_sum, postorder, terms_of,
+    accumulate, bounds, const_of, make_sum, postorder, terms_of,
 )  # fmt: skip
 from tg_ir.symbolic_rules import (
     eq, le, logical_and, logical_not, logical_or, lt, maximum, minimum, ne, prove_equal, prove_le, prove_lt, select,
 )  # fmt: skip
+from tg_ir.symbolic_text import format_expr, parse_expr
 
 __all__ = [
     "And", "Compare", "Eq", "Expr", "FloorDiv", "Le", "Leaf", "Max", "Min", "Mod", "Ne", "Or", "Product", "Select",
     "Sum", "SymInt", "Var", "Variable", "bounds", "ceildiv", "eq", "evaluate", "format_expr", "le", "leaves",
-    "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "prod", "prove_equal",
-    "prove_le", "prove_lt", "select", "substitute", "variables",
+    "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "ne", "parse_expr", "prod", "prove_equal",
+    "prove_le", "prove_lt", "select", "simplify", "substitute", "variables",
 ]  # fmt: skip
 
 
@@ -163,3 +163,93 @@ def _value_of(leaf: Leaf, values: Mapping[Leaf | str, Any]) -> Any:
     if type(value) is int and not leaf.low <= value <= leaf.high:
         raise SymbolicError(f"evaluate: got {value} for {leaf.name}, want {leaf.low}..{leaf.high}")
     return value
+
+
+# --- simplification under a guard
+
+
+def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
+    """e, simplified where the condition holds: equal to e there, anything elsewhere.
+
+    (i + 7) % 8 assuming 1 <= i and i <= 8 -> i - 1. Terms and sums that the guard narrows are replaced by leaves that
+    know their narrower bounds, e is built again over the leaves, and they are replaced back.
+    """
+    guards = [each for each in (assuming.args if type(assuming) is And else (assuming,)) if isinstance(each, Expr)]
+    ranges = _narrowed(guards)
+    if not guards or not isinstance(e, Expr) or any(low > high for low, high in ranges.values()):
+        return e
+    original: dict[Expr, SymInt] = {}
+
+    def stand_in(old: Expr, low: int, high: int, below: SymInt | None = None) -> SymInt:
+        leaf = Leaf(f"known_{len(original)}", low, high, below, digest=1 + len(original))
+        original[leaf] = original.get(old, old)
+        return leaf
+
+    known: dict[Expr, SymInt] = {}
+    for old, (low, high) in ranges.items():
+        if type(old) is not Sum:
+            known[old] = low if low == high else stand_in(old, low, high, getattr(old, "below", None))
+    lines: list[tuple[Sum, SymInt]] = []
+    for old, (low, high) in ranges.items():
+        line = substitute(old, known)
+        if type(old) is Sum and type(line) is Sum and (low > line.low or high < line.high):
+            low, high = max(low, line.low - line.const), min(high, line.high)
+            lines.append((line, stand_in(old, low, high)))
+    # A guard x + r <= 0 over a leaf x also gives it the symbolic upper bound 1 - r.
+    bounded: dict[Expr, SymInt] = {}
+    for guard in guards:
+        expr = substitute(guard.expr, known) if type(guard) is Le else 0
+        expr = _folded(expr, [line for line in lines if len(line[0].terms) < len(terms_of(expr))])
+        for leaf, coefficient in terms_of(expr):
+            below = 1 - (expr - leaf)
+            if coefficient == 1 and isinstance(leaf, Leaf) and leaf.below is None and isinstance(below, Expr):
+                if leaf not in bounded and leaf not in leaves(below) and below.high > leaf.low:
+                    bounded[leaf] = stand_in(leaf, leaf.low, leaf.high, below)
+    known = bounded | {old: bounded.get(new, new) for old, new in known.items()}
+    lines = [(substitute(line, bounded), bounded.get(leaf, leaf)) for line, leaf in lines]
+    for guard in guards:
+        known[guard], known[logical_not(guard)] = 1, 0
+    for each in postorder(e, known):
+        if each not in known:
+            known[each] = _folded(_rebuilt(each, known), lines)
+    return substitute(known[e], original)
+
+
+def _narrowed(guards: list[Expr]) -> dict[Expr, tuple[int, int]]:
+    """Inclusive bounds under the guards of terms, and of sums without their constant, where narrower than their own."""
+    ranges: dict[Expr, tuple[int, int]] = {}
+
+    def limit(e: Expr, by: int, room: int) -> None:  # by * e <= room
+        low, high = ranges.get(e) or bounds(e)
+        narrower = (low, min(high, room // by)) if by > 0 else (max(low, -(room // -by)), high)
+        if narrower != (low, high):
+            ranges[e] = narrower
+
+    for _ in range(2):  # what one guard tells about a term narrows what another tells
+        for guard in guards:
+            if type(guard) not in (Le, Eq):
+                continue
+            for e in (guard.expr, -guard.expr)[: 1 + (type(guard) is Eq)]:
+                least = {}
+                for term, by in terms_of(e):
+                    low, high = ranges.get(term) or bounds(term)
+                    least[term] = by * (low if by > 0 else high)
+                room = -const_of(e) - sum(least.values())
+                for term, by in terms_of(e):
+                    limit(term, by, room + least[term])
+                if len(least) > 1:
+                    line = e - const_of(e)
+                    sign = 1 if terms_of(line)[0][1] > 0 else -1
+                    limit(sign * line, sign, -const_of(e))
+    return ranges
+
+
+def _folded(e: SymInt, lines: list[tuple[Sum, SymInt]]) -> SymInt:
+    """e, where a sum contains a multiple of a line, over the line's leaf."""
+    for line, leaf in lines:
+        terms = dict(terms_of(e))
+        first, by = line.terms[0]
+        times, rest = divmod(terms.get(first, 0), by)
+        if times and not rest and all(terms.get(term) == times * by for term, by in line.terms):
+            e = e + times * (leaf - line)
+    return e

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 import zlib
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 from operator import attrgetter, index
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from tg_ir.errors import SymbolicError
 
 __all__ = [
     "And", "Compare", "Eq", "Expr", "FloorDiv", "Le", "Leaf", "Max", "Min", "Mod", "Ne", "Or", "Product", "Select",
-    "Sum", "SymInt", "Var", "bounds", "format_expr",
+    "Sum", "SymInt", "Var", "bounds",
 ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class Expr:
 
     __rmul__ = __mul__
 
-    if TYPE_CHECKING:  # these are set by symbolic_rules.py, where their rules are
+    if TYPE_CHECKING:  # symbolic_rules.py sets these (and symbolic_text.py __repr__), where their rules are
 
         def __floordiv__(self, other: SymInt) -> SymInt: ...
         def __rfloordiv__(self, other: SymInt) -> SymInt: ...
@@ -81,9 +81,6 @@ class Expr:
             f"bool: got {self!r} in {self.low}..{self.high}, which may be zero or not; "
             "bind its variables and use evaluate(), or keep the condition symbolic with select()"
         )
-
-    def __repr__(self) -> str:
-        return format_expr(self)
 
     def __copy__(self) -> Expr:
         return self
@@ -639,17 +636,7 @@ def _merge(divided: list[_Binary], terms: tuple[tuple[Expr, int], ...], const: i
     return None
 
 
-# --- text
-
-
-def format_expr(e: SymInt) -> str:
-    """Python's own notation, with min(), max() and select(); parse_expr reads it back to the same object."""
-    if type(e) is int:
-        return str(e)
-    text: dict[Expr, str] = {}
-    for each in postorder(e):
-        text[each] = _FORMAT[type(each)](each, text) if type(each) in _FORMAT else each.name
-    return text[e]
+# --- walking
 
 
 def postorder(e: Expr, stop: Container[Expr] = ()) -> list[Expr]:
@@ -667,54 +654,3 @@ def postorder(e: Expr, stop: Container[Expr] = ()) -> list[Expr]:
             if each not in stop:
                 stack += [(operand, False) for operand in each.operands if type(operand) is not int]
     return order
-
-
-def _write(e: SymInt, text: dict[Expr, str], atom: bool = True) -> str:
-    """The operand's text, in parentheses where it must be an atom and is not (a sum, say)."""
-    if type(e) is int:
-        return f"({e})" if atom and e < 0 else str(e)
-    return f"({text[e]})" if type(e) in _LOOSE and (atom or type(e) not in _TIGHT) else text[e]
-
-
-def _write_terms(terms: Iterable[tuple[Expr, int]], const: int, text: dict[Expr, str]) -> str:
-    parts = []
-    for term, coefficient in sorted(terms, key=lambda pair: pair[1] < 0):
-        times = "" if abs(coefficient) == 1 else f"{abs(coefficient)}*"
-        tight = type(term) is Product or (not times and type(term) in _TIGHT)
-        parts.append((coefficient < 0, times + _write(term, text, atom=not tight)))
-    if const or not parts:
-        parts.insert(0 if parts and parts[0][0] and const > 0 else len(parts), (const < 0, str(abs(const))))
-    first = "-" if parts[0][0] else ""
-    return first + parts[0][1] + "".join((" - " if minus else " + ") + part for minus, part in parts[1:])
-
-
-def _write_compare(sign: str) -> Callable[[Any, dict[Expr, str]], str]:
-    def write(e: Compare, text: dict[Expr, str]) -> str:
-        terms, const = terms_of(e.expr), const_of(e.expr)
-        left = [(term, coefficient) for term, coefficient in terms if coefficient > 0]
-        right = [(term, -coefficient) for term, coefficient in terms if coefficient < 0]
-        on_left = bool(right) and const > 0 and bool(left)
-        return (
-            f"{_write_terms(left, const if on_left or not left else 0, text)} {sign} "
-            f"{_write_terms(right, 0 if on_left or not left else -const, text)}"
-        )
-
-    return write
-
-
-_TIGHT = {Product, FloorDiv, Mod}  # may stand beside + without parentheses
-_LOOSE = {*_TIGHT, Sum, And, Or, Le, Eq, Ne}
-_FORMAT: dict[type, Callable[[Any, dict[Expr, str]], str]] = {
-    Sum: lambda e, text: _write_terms(e.terms, e.const, text),
-    Product: lambda e, text: "*".join(_write(factor, text) for factor in e.factors),
-    FloorDiv: lambda e, text: f"{_write(e.dividend, text)}//{_write(e.divisor, text)}",
-    Mod: lambda e, text: f"{_write(e.dividend, text)}%{_write(e.divisor, text)}",
-    Min: lambda e, text: f"min({', '.join(_write(arg, text, False) for arg in e.args)})",
-    Max: lambda e, text: f"max({', '.join(_write(arg, text, False) for arg in e.args)})",
-    And: lambda e, text: " and ".join(_write(arg, text) for arg in e.args),
-    Or: lambda e, text: " or ".join(_write(arg, text) for arg in e.args),
-    Le: _write_compare("<="),
-    Eq: _write_compare("=="),
-    Ne: _write_compare("!="),
-    Select: lambda e, text: f"select({', '.join(_write(part, text, False) for part in e.operands)})",
-}
