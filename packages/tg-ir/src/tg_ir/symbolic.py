@@ -189,24 +189,26 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
     for old, (low, high) in ranges.items():
         if type(old) is not Sum:
             known[old] = low if low == high else stand_in(old, low, high, getattr(old, "below", None))
-    lines: list[tuple[Sum, SymInt]] = []
+    lines: list[tuple[SymInt, SymInt]] = []
     for old, (low, high) in ranges.items():
         line = substitute(old, known)
         if type(old) is Sum and type(line) is Sum and (low > line.low or high < line.high):
-            low, high = max(low, line.low - line.const), min(high, line.high)
+            low, high = max(low, line.low), min(high, line.high)
+            if low > high:
+                return e
             lines.append((line, stand_in(old, low, high)))
     # A guard x + r <= 0 over a leaf x also gives it the symbolic upper bound 1 - r.
     bounded: dict[Expr, SymInt] = {}
     for guard in guards:
         expr = substitute(guard.expr, known) if type(guard) is Le else 0
-        expr = _folded(expr, [line for line in lines if len(line[0].terms) < len(terms_of(expr))])
+        expr = _folded(expr, [line for line in lines if len(terms_of(line[0])) < len(terms_of(expr))])
         for leaf, coefficient in terms_of(expr):
             below = 1 - (expr - leaf)
             if coefficient == 1 and isinstance(leaf, Leaf) and leaf.below is None and isinstance(below, Expr):
                 if leaf not in bounded and leaf not in leaves(below) and below.high > leaf.low:
                     bounded[leaf] = stand_in(leaf, leaf.low, leaf.high, below)
     known = bounded | {old: bounded.get(new, new) for old, new in known.items()}
-    lines = [(substitute(line, bounded), bounded.get(leaf, leaf)) for line, leaf in lines]
+    lines = [(new, bounded.get(leaf, leaf)) for line, leaf in lines if terms_of(new := substitute(line, bounded))]
     for guard in guards:
         known[guard], known[logical_not(guard)] = 1, 0
     for each in postorder(e, known):
@@ -244,12 +246,12 @@ def _narrowed(guards: list[Expr]) -> dict[Expr, tuple[int, int]]:
     return ranges
 
 
-def _folded(e: SymInt, lines: list[tuple[Sum, SymInt]]) -> SymInt:
+def _folded(e: SymInt, lines: list[tuple[SymInt, SymInt]]) -> SymInt:
     """e, where a sum contains a multiple of a line, over the line's leaf."""
     for line, leaf in lines:
         terms = dict(terms_of(e))
-        first, by = line.terms[0]
+        (first, by), *_ = terms_of(line)
         times, rest = divmod(terms.get(first, 0), by)
-        if times and not rest and all(terms.get(term) == times * by for term, by in line.terms):
+        if times and not rest and all(terms.get(term) == times * by for term, by in terms_of(line)):
             e = e + times * (leaf - line)
     return e
