@@ -168,52 +168,90 @@ def _value_of(leaf: Leaf, values: Mapping[Leaf | str, Any]) -> Any:
 # --- simplification under a guard
 
 
-class _Known(Leaf):
-    """Stands for a term or sum whose bounds a guard has narrowed."""
-
-    __slots__ = ()
-
-
 def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
     """e, simplified where the condition holds: equal to e there, anything elsewhere.
 
-    (i + 7) % 8 assuming 1 <= i and i <= 8 -> i - 1. What the guard narrows is replaced by leaves with narrower bounds,
-    e is built again over them, and they are replaced back.
+    (i + 7) % 8 assuming 1 <= i and i <= 8 -> i - 1. Terms and sums that the guard narrows are replaced by leaves that
+    know their narrower bounds, e is built again over the leaves, and they are replaced back.
     """
-    guards = assuming.args if type(assuming) is And else (assuming,)
-    guards = [guard for guard in guards if isinstance(guard, Expr)]
+    guards = [each for each in (assuming.args if type(assuming) is And else (assuming,)) if isinstance(each, Expr)]
     ranges = _narrowed(guards)
     if not guards or not isinstance(e, Expr) or any(low > high for low, high in ranges.values()):
         return e
-    memo: dict[Expr, SymInt] = {}
-    lines: list[tuple[Expr, Leaf]] = []
-    back: dict[Expr, SymInt] = {}
+    original: dict[Expr, SymInt] = {}
 
     def stand_in(old: Expr, low: int, high: int, below: SymInt | None = None) -> SymInt:
-        if low == high:
-            return low
-        leaf = _Known(f"known_{len(back)}", low, high, below, 1 + len(back))
-        back[leaf] = old
+        leaf = Leaf(f"known_{len(original)}", low, high, below, digest=1 + len(original))
+        original[leaf] = original.get(old, old)
         return leaf
 
-    def build(e: Expr) -> SymInt:
-        for each in postorder(e, memo):
-            if each not in memo:
-                memo[each] = _folded(_rebuilt(each, memo), lines)
-        return memo[e]
-
+    known: dict[Expr, SymInt] = {}
     for old, (low, high) in ranges.items():
         if type(old) is not Sum:
-            memo[old] = stand_in(old, low, high)
+            known[old] = low if low == high else stand_in(old, low, high, getattr(old, "below", None))
+    lines: list[tuple[SymInt, SymInt]] = []
     for old, (low, high) in ranges.items():
-        if type(old) is Sum and type(line := build(old)) is Sum:
+        line = substitute(old, known)
+        if type(old) is Sum and type(line) is Sum and (low > line.low or high < line.high):
             low, high = max(low, line.low), min(high, line.high)
-            if (low, high) != (line.low, line.high):
-                lines.append((line, stand_in(line, low, high)))
-    # A guard x + r <= 0 that is left with a leaf x gives it the symbolic upper bound 1 - r.
+            if low > high:
+                return e
+            lines.append((line, stand_in(old, low, high)))
+    # A guard x + r <= 0 over a leaf x also gives it the symbolic upper bound 1 - r.
+    bounded: dict[Expr, SymInt] = {}
     for guard in guards:
-        built = _folded(substitute(guard.expr, memo), lines) if type(guard) is Le else 0
-        for term, coefficient in terms_of(built):
-            if coefficient == 1 and isinstance(term, Leaf) and term.below is None and size(built) > 1:
-                leaf = stand_in(term, term.low, term.high, 1 - (built - term))
+        expr = substitute(guard.expr, known) if type(guard) is Le else 0
+        expr = _folded(expr, [line for line in lines if len(terms_of(line[0])) < len(terms_of(expr))])
+        for leaf, coefficient in terms_of(expr):
+            below = 1 - (expr - leaf)
+            if coefficient == 1 and isinstance(leaf, Leaf) and leaf.below is None and isinstance(below, Expr):
+                if leaf not in bounded and leaf not in leaves(below) and below.high > leaf.low:
+                    bounded[leaf] = stand_in(leaf, leaf.low, leaf.high, below)
+    known = bounded | {old: bounded.get(new, new) for old, new in known.items()}
+    lines = [(new, bounded.get(leaf, leaf)) for line, leaf in lines if terms_of(new := substitute(line, bounded))]
+    for guard in guards:
+        known[guard], known[logical_not(guard)] = 1, 0
+    for each in postorder(e, known):
+        if each not in known:
+            known[each] = _folded(_rebuilt(each, known), lines)
+    return substitute(known[e], original)
+
+
+def _narrowed(guards: list[Expr]) -> dict[Expr, tuple[int, int]]:
+    """Inclusive bounds under the guards of terms, and of sums without their constant, where narrower than their own."""
+    ranges: dict[Expr, tuple[int, int]] = {}
+
+    def limit(e: Expr, by: int, room: int) -> None:  # by * e <= room
+        low, high = ranges.get(e) or bounds(e)
+        narrower = (low, min(high, room // by)) if by > 0 else (max(low, -(room // -by)), high)
+        if narrower != (low, high):
+            ranges[e] = narrower
+
+    for _ in range(2):  # what one guard tells about a term narrows what another tells
+        for guard in guards:
+            if type(guard) not in (Le, Eq):
+                continue
+            for e in (guard.expr, -guard.expr)[: 1 + (type(guard) is Eq)]:
+                least = {}
+                for term, by in terms_of(e):
+                    low, high = ranges.get(term) or bounds(term)
+                    least[term] = by * (low if by > 0 else high)
+                room = -const_of(e) - sum(least.values())
+                for term, by in terms_of(e):
+                    limit(term, by, room + least[term])
+                if len(least) > 1:
+                    line = e - const_of(e)
+                    sign = 1 if terms_of(line)[0][1] > 0 else -1
+                    limit(sign * line, sign, -const_of(e))
+    return ranges
+
+
+def _folded(e: SymInt, lines: list[tuple[SymInt, SymInt]]) -> SymInt:
+    """e, where a sum contains a multiple of a line, over the line's leaf."""
+    for line, leaf in lines:
+        terms = dict(terms_of(e))
+        (first, by), *_ = terms_of(line)
+        times, rest = divmod(terms.get(first, 0), by)
+        if times and not rest and all(terms.get(term) == times * by for term, by in terms_of(line)):
+            e = e + times * (leaf - line)
     return e

@@ -529,16 +529,19 @@ def multiply(a: SymInt, b: SymInt) -> SymInt:
         return scale(a, b)
     if type(a) is int:
         return scale(b, a)
-    terms: dict[Expr, int] = {}
-    accumulate(terms, scale(a, const_of(b)), 1)
-    const = const_of(a) * const_of(b)
+    return make_sum(*expand(terms_of(a), const_of(a), b))
+
+
+def expand(terms: Iterable[tuple[Expr, int]], const: int, b: SymInt) -> tuple[dict[Expr, int], int]:
+    """(terms + const) * b, multiplied out."""
+    result = {term: coefficient * const_of(b) for term, coefficient in terms if const_of(b)}
     for term, by in terms_of(b):
-        if const_of(a):
-            terms[term] = terms.get(term, 0) + by * const_of(a)
-        for other, coefficient in terms_of(a):
+        if const:
+            result[term] = result.get(term, 0) + by * const
+        for other, coefficient in terms:
             product = node(Product, *sorted(factors_of(term) + factors_of(other), key=_ORDER))
-            terms[product] = terms.get(product, 0) + by * coefficient
-    return make_sum(terms, const)
+            result[product] = result.get(product, 0) + by * coefficient
+    return result, const * const_of(b)
 
 
 def split(terms: Iterable[tuple[Expr, int]], atom: Expr) -> tuple[SymInt, dict[Expr, int]]:
@@ -610,29 +613,37 @@ def _merge(divided: list[_Binary], terms: tuple[tuple[Expr, int], ...], const: i
 
     q*(x//q) + x%q -> x;  x - q*(x//q) -> x%q;  x - x%q -> q*(x//q);  q*((x//q)%b) + x%q -> x%(q*b)
     """
-    have = {term for term, _ in terms}
+    present = {term for term, _ in terms}
     for atom in divided:
         x, q = atom.dividend, atom.divisor
         others = [other for other in divided if other is not atom and type(other) is Mod]
-        if not others and not any(term in have for term, _ in terms_of(x)):
+        if not others and not any(term in present for term, _ in terms_of(x)):
             continue
-        # Each identity: the sum of by * e over its parts is zero, and the first factor is what the atom stands with.
+        # Each identity says that the sum of by * e over its pairs is zero; the atom's own `by` comes first.
         if type(atom) is FloorDiv:
-            identities = [(q, ((q, atom), (1, x % q), (-1, x)))]
+            identities = [((q, atom), (1, x % q), (-1, x))]
         else:
-            identities = [(1, ((1, atom), (q, x // q), (-1, x)))]
+            identities = [((1, atom), (q, x // q), (-1, x))]
             for other in others:
                 r = other.divisor
-                if any(type(f) is FloorDiv and f.divisor == r for term, _ in terms_of(x) for f in factors_of(term)):
-                    identities.append((r, ((r, atom), (1, other), (-1, (r * x + other) % (r * q)))))
+                for part, coefficient in terms_of(x):
+                    if type(part) is FloorDiv and coefficient == 1 and part.divisor == r and part.dividend % r == other:
+                        merged = (r * (x - part) + part.dividend) % (r * q)
+                        identities.append(((r, atom), (1, other), (-1, merged)))
         cofactor, _ = split(terms, atom)
-        for unit, parts in identities:
-            if (times := exact_quotient(cofactor, unit)) is not None:
-                shorter, constant = dict(terms), const
-                for by, part in parts:
-                    constant += accumulate(shorter, multiply(times * by, part), -1)
-                if sum(1 for coefficient in shorter.values() if coefficient) < len(terms):
-                    return make_sum(shorter, constant)
+        for identity in identities:
+            times = exact_quotient(cofactor, identity[0][0])
+            if times is None:
+                continue
+            shorter, constant = dict(terms), const
+            for by, e in identity:
+                scaled, scaled_const = expand(terms_of(times), const_of(times), by)
+                scaled, scaled_const = expand(scaled.items(), scaled_const, e)
+                constant -= scaled_const
+                for term, coefficient in scaled.items():
+                    shorter[term] = shorter.get(term, 0) - coefficient
+            if sum(1 for coefficient in shorter.values() if coefficient) < len(terms):
+                return make_sum(shorter, constant)
     return None
 
 

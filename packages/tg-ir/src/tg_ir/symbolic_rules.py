@@ -15,7 +15,7 @@ from typing import Any
 from tg_ir.errors import SymbolicError
 from tg_ir.symbolic_nodes import (
     And, Compare, Eq, Expr, FloorDiv, Le, Leaf, Max, Min, Mod, Ne, Or, Select, Sum, SymInt,
-    accumulate, as_operand, bounds, const_of, exact_quotient, factors_of, make_sum, node, split, split_multiples, terms_of,
+    accumulate, as_operand, bounds, const_of, exact_quotient, factors_of, make_sum, node, size, split, split_multiples, terms_of,
 )  # fmt: skip
 
 __all__ = [
@@ -146,7 +146,7 @@ def _slack_splits(a: SymInt, b: SymInt) -> Iterable[tuple[SymInt, SymInt, SymInt
     content = gcd(const_of(b), *(coefficient for _, coefficient in terms_of(b)))
     for _, coefficient in terms_of(a):
         divisors[gcd(content, coefficient)] = None
-    if len(terms_of(b)) == 1:
+    if type(b) is not int and size(b) == 1:
         divisors.update(dict.fromkeys(factors_of(terms_of(b)[0][0])))
     for g in divisors:
         if g == 1 or bounds(g)[0] <= 0:
@@ -291,7 +291,7 @@ def _is_zero(e: SymInt) -> SymInt:
         g = -g
     if g != 1:
         return _is_zero(make_sum({term: c // g for term, c in terms_of(e)}, const // g))
-    if (condition := _lone_condition(e)) is not None and (const or not isinstance(condition, Leaf)):
+    if (condition := _lone_condition(e)) is not None and (const or isinstance(condition, (Compare, And, Or))):
         return condition if const else logical_not(condition)
     if e.relational and (nonnegative(e - 1) or nonnegative(-e - 1)):
         return 0

@@ -46,7 +46,7 @@ def _write_terms(terms: Iterable[tuple[Expr, int]], const: int, text: dict[Expr,
         tight = type(term) is Product or (by == 1 and type(term) in _TIGHT)
         parts.append((by < 0, factor + _write(term, text, _LOOSE if tight else _TIGHT | _LOOSE)))
     if const or not parts:
-        parts.insert(0 if const > 0 and parts[0][0] else len(parts), (const < 0, str(abs(const))))
+        parts.insert(0 if const > 0 and parts and parts[0][0] else len(parts), (const < 0, str(abs(const))))
     first = ("-" if parts[0][0] else "") + parts[0][1]
     return first + "".join((" - " if minus else " + ") + part for minus, part in parts[1:])
 
