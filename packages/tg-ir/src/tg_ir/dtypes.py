@@ -229,6 +229,8 @@ def _float_bits(value: int | float, dtype: DType) -> int:
             return _signed(negative, dtype.overflow_code, dtype)
         fraction, exponent = math.frexp(abs(value))
         significand, exponent = int(fraction * 2**53), exponent - 53
+    if not significand:
+        return _signed(negative, 0, dtype)
     # value = significand * 2**exponent; count it in units of its last place in dtype, 2**(least + steps).
     least = 1 - dtype.bias - dtype.mantissa_bits
     steps = max(significand.bit_length() + exponent - dtype.mantissa_bits - 1 - least, 0)
@@ -302,6 +304,7 @@ _ALIASES = {
 }
 _NAMED = {dtype.name: dtype for dtype in DTYPES} | _ALIASES
 _PYTHON_TYPES = {bool: bool_, int: int64, float: float32}
+_NUMPY_C_TYPES = {"intc": "int32", "uintc": "uint32", "longlong": "int64", "ulonglong": "uint64"}
 
 
 def __getattr__(name: str) -> DType:
@@ -328,6 +331,7 @@ def dtype_of(x: object) -> DType:
         if x in _PYTHON_TYPES:
             return _PYTHON_TYPES[x]
         name = x.__name__ if _top_package(x) in ("numpy", "ml_dtypes") else ""
+        name = _NUMPY_C_TYPES.get(name, name)
     elif _top_package(type(x)) == "numpy":
         name = getattr(x, "name", "")
     elif _top_package(type(x)) == "torch":

@@ -1,7 +1,7 @@
 """Dtypes in NumPy: how each is stored, how the interpreter computes with it, and casts between them.
 
 NumPy has no bfloat16 and no float8. Their bits are stored as unsigned integers and computed with as float32;
-every other dtype is stored and computed with as itself. Conversions follow the rules on top of `tg_ir.dtypes`.
+every other dtype is stored and computed with as itself. Conversions follow the rules of `tg_ir.dtypes`.
 Importing this module does not import NumPy; its functions do.
 """
 
