@@ -8,10 +8,10 @@ What a conversion gives, here, in the NumPy interpreter and in compiled code:
   rounding twice, as PyTorch, x86 and AMD GPUs do.
 - Too large for a float, or infinite: infinity where the format has it; NaN in the fnuz formats; the largest
   finite value, with the sign, in float8_e4m3fn. This is what PyTorch 2.13 does.
-- NaN signs and payloads are not kept: `to_bits` gives a dtype's one canonical NaN. The fnuz formats have no -0.
+- NaN signs and payloads are not kept: `to_bits` gives a dtype's one canonical NaN. fnuz formats have no -0.
 - Integer to integer wraps modulo 2**bits. Float to integer truncates towards zero and saturates at the limits
-  of the integer; NaN gives 0. (PyTorch leaves what is out of range undefined. Saturation is what AMD's and Arm's
-  conversion instructions, XLA and Rust do; on x86 it costs two masked moves.)
+  of the integer; NaN gives 0. (PyTorch leaves what is out of range undefined. AMD's and Arm's conversion
+  instructions, XLA and Rust saturate; on x86 it costs two masked moves.)
 - To bool: whether the value differs from zero; NaN does.
 
 Source: IEEE 754-2019; OCP 8-bit Floating Point Specification 1.0 (float8_e4m3fn, float8_e5m2);
@@ -229,6 +229,8 @@ def _float_bits(value: int | float, dtype: DType) -> int:
             return _signed(negative, dtype.overflow_code, dtype)
         fraction, exponent = math.frexp(abs(value))
         significand, exponent = int(fraction * 2**53), exponent - 53
+    if not significand:
+        return _signed(negative, 0, dtype)
     # value = significand * 2**exponent; count it in units of its last place in dtype, 2**(least + steps).
     least = 1 - dtype.bias - dtype.mantissa_bits
     steps = max(significand.bit_length() + exponent - dtype.mantissa_bits - 1 - least, 0)
@@ -266,7 +268,7 @@ def constant(value: int | float | bool, dtype: DType) -> int | float | bool:
 
 # In order of priority: where two dtypes promote to one of them, it is the lower row.
 _ROWS = (
-    # name, kind, bits; of floats: exponent bits, mantissa bits, bias, greatest code, code of overflow, bits of NaN
+    # name, kind, bits; of floats: exponent bits, mantissa bits, bias, greatest code, overflow code, NaN
     ("bool", "bool", 8),
     ("uint8", "uint", 8),
     ("int8", "int", 8),
@@ -302,6 +304,7 @@ _ALIASES = {
 }
 _NAMED = {dtype.name: dtype for dtype in DTYPES} | _ALIASES
 _PYTHON_TYPES = {bool: bool_, int: int64, float: float32}
+_NUMPY_C_TYPES = {"intc": "int32", "uintc": "uint32", "longlong": "int64", "ulonglong": "uint64"}
 
 
 def __getattr__(name: str) -> DType:
@@ -314,8 +317,8 @@ def __getattr__(name: str) -> DType:
 def dtype_of(x: object) -> DType:
     """The dtype that `x` names.
 
-    `x` is a DType, a name ('float32', 'torch.half'), a NumPy or ml_dtypes dtype or scalar type, a torch.dtype, or
-    bool, int or float, which are bool, int64 and float32 as in PyTorch.
+    `x` is a DType, a name ('float32', 'torch.half'), a NumPy or ml_dtypes dtype or scalar type, torch.dtype,
+    or Python's bool, int or float, which are bool, int64 and float32 as in PyTorch.
 
     Raises:
         DTypeError: there is no such dtype here.
@@ -328,6 +331,7 @@ def dtype_of(x: object) -> DType:
         if x in _PYTHON_TYPES:
             return _PYTHON_TYPES[x]
         name = x.__name__ if _top_package(x) in ("numpy", "ml_dtypes") else ""
+        name = _NUMPY_C_TYPES.get(name, name)
     elif _top_package(type(x)) == "numpy":
         name = getattr(x, "name", "")
     elif _top_package(type(x)) == "torch":
@@ -349,8 +353,8 @@ def _top_package(cls: type) -> str:
 def promote_types(a: DType, b: DType) -> DType:
     """The dtype in which `a` and `b` meet, as torch.promote_types gives it.
 
-    PyTorch refuses to mix uint16, uint32 and uint64 with bool and other integers. Here they follow the rule that
-    it has for uint8: the wider of two unsigned, and with a signed one the narrowest signed dtype that holds both.
+    PyTorch refuses to mix uint16, uint32 and uint64 with bool and other integers. Here they follow its rule
+    for uint8: the wider of two unsigned, and with a signed one the narrowest signed dtype that holds both.
 
     Raises:
         DTypeError: one is a float8 and the other is not the same; or there is no integer that holds both.
@@ -376,7 +380,7 @@ def promote_types(a: DType, b: DType) -> DType:
 def result_type(*operands: tuple[DType, str]) -> DType:
     """The dtype of an operation between `operands`, as torch.result_type gives it.
 
-    An operand is its dtype and its category: 'dim' (a tensor with dimensions), 'zero_dim' (a tensor without) or
+    An operand is its dtype and its category: 'dim' (a tensor with dimensions), 'zero_dim' (one without) or
     'python' (a number; a float counts as float32). A category overrules those after it, except that it meets
     them by promotion where they are of a higher kind: bool, then integer, then float.
 

@@ -1,7 +1,7 @@
 """Dtypes in NumPy: how each is stored, how the interpreter computes with it, and casts between them.
 
-NumPy has no bfloat16 and no float8. Their bits are stored as unsigned integers and computed with as float32; every
-other dtype is stored and computed with as itself. Conversions follow the rules on top of `tg_ir.dtypes`.
+NumPy has no bfloat16 and no float8. Their bits are stored as unsigned integers and computed with as float32;
+every other dtype is stored and computed with as itself. Conversions follow the rules of `tg_ir.dtypes`.
 Importing this module does not import NumPy; its functions do.
 """
 
@@ -40,7 +40,7 @@ def compute_dtype(dtype: DType) -> np.dtype:
 
 
 def to_storage(array: np.ndarray) -> tuple[np.ndarray, DType]:
-    """A user's array as a storage array of the same values, and its dtype. Arrays of ml_dtypes are viewed as bits.
+    """A user's array as a storage array, and its dtype. An array of ml_dtypes is viewed as its bits.
 
     Copies only what is not in the machine's byte order.
 
@@ -72,7 +72,7 @@ def _float8_values(dtype: DType) -> np.ndarray:
 
 
 def encode(array: np.ndarray, dtype: DType) -> np.ndarray:
-    """The storage array of a compute array, or of any array of floats if `dtype` is a float, rounded to `dtype`."""
+    """The storage array of a compute array, rounded. For a float `dtype`, any array of numbers will do."""
     import numpy as np
 
     array = np.asarray(array)
