@@ -18,8 +18,6 @@ drops the write, and never touches memory out of bounds.
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +25,7 @@ from tg_ir import symbolic
 from tg_ir.dtypes import DType, bool_, int64, uint32
 from tg_ir.elementwise import ELEMENTWISE, result_dtype
 from tg_ir.errors import DeviceError, DTypeError, ShapeError
+from tg_ir.interning import Interner
 from tg_ir.symbolic import SymInt
 
 if TYPE_CHECKING:
@@ -118,30 +117,7 @@ class Node:
             self.inputs = ()
 
 
-Key = tuple[Op, tuple[Node, ...], tuple[Attr, ...]]
-
-
-class _Ref(weakref.ref):
-    __slots__ = ("key",)
-
-    def __new__(cls, node: Node, key: Key) -> _Ref:
-        self = super().__new__(cls, node, _forget)
-        self.key = key
-        return self
-
-    def __init__(self, node: Node, key: Key):
-        super().__init__(node, _forget)
-
-
-_interned: dict[Key, _Ref] = {}
-_lock = threading.RLock()
-
-
-def _forget(ref: _Ref) -> None:
-    with _lock:
-        if _interned.get(ref.key) is ref:
-            del _interned[ref.key]
-
+_interned: Interner[Node] = Interner()
 
 Type = tuple[Shape, DType, str]
 Rule = Callable[[tuple[Node, ...], tuple[Attr, ...]], Type]
@@ -156,16 +132,9 @@ def make(op: Op, inputs: tuple[Node, ...], attrs: tuple[Attr, ...] = (), key: tu
         ShapeError, DTypeError, DeviceError: the rule of the operation does not hold.
     """
     entry = (op, inputs, attrs if key is None else key)
-    ref = _interned.get(entry)
-    node = None if ref is None else ref()
+    node = _interned.find(entry)
     if node is None:
-        shape, dtype, device = op.rule(inputs, attrs)
-        with _lock:
-            ref = _interned.get(entry)
-            node = None if ref is None else ref()
-            if node is None:
-                node = Node(op, inputs, attrs, shape, dtype, device)
-                _interned[entry] = _Ref(node, entry)
+        node = _interned.add(entry, Node(op, inputs, attrs, *op.rule(inputs, attrs)))
     return node
 
 
