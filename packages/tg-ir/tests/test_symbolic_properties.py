@@ -75,7 +75,9 @@ def divisor(rng: random.Random) -> Pair:
 def tree(rng: random.Random, depth: int) -> Pair:
     if depth == 0:
         return leaf(rng)
-    kind = rng.choice(["+", "+", "-", "linear", "linear", "*c", "*", "//", "//", "%", "%", "min", "max", "select", "c"])
+    kind = rng.choice(
+        ["+", "+", "-", "linear", "linear", "*c", "*", "//", "//", "%", "%", "min", "max", "select", "c"]
+    )
     if kind == "c":
         return condition(rng, depth - 1)
     if kind == "select":
@@ -101,7 +103,9 @@ def tree(rng: random.Random, depth: int) -> Pair:
 
 
 def condition(rng: random.Random, depth: int) -> Pair:
-    kind = rng.choice(["<", "<=", ">", ">=", "==", "!=", "and", "or", "not"] if depth > 0 else ["<", ">=", "=="])
+    kind = rng.choice(
+        ["<", "<=", ">", ">=", "==", "!=", "and", "or", "not"] if depth > 0 else ["<", ">=", "=="]
+    )
     if kind in ("and", "or"):
         parts = [condition(rng, depth - 1) for _ in range(rng.randint(2, 3))]
         joined = logical_and if kind == "and" else logical_or
@@ -157,14 +161,18 @@ def test_substitute_random_equals_python():
         new = substitute(e, {X: by})
         for point in sample(rng):
             moved = point | {"x": min(max(by_reference(point), X.low), X.high)}
-            assert evaluate(new, point) == reference(moved), f"round {number}: {e!r} with x = {by!r} at {point}"
+            assert evaluate(new, point) == reference(moved), (
+                f"round {number}: {e!r} with x = {by!r} at {point}"
+            )
 
 
 def test_substitute_random_int_folds_to_int():
     for number, rng in rounds("fold", 0.25):
         e, reference = tree(rng, rng.randint(1, 4))
         point = rng.choice(POINTS)
-        assert substitute(e, {NAMES[name]: value for name, value in point.items()}) == reference(point), f"round {number}: {e!r}"
+        assert substitute(e, {NAMES[name]: value for name, value in point.items()}) == reference(point), (
+            f"round {number}: {e!r}"
+        )
 
 
 def test_proofs_random_are_never_wrong():
@@ -176,7 +184,9 @@ def test_proofs_random_are_never_wrong():
             if prove(a, b):
                 proven += 1
                 for point in sample(rng):
-                    assert holds(af(point), bf(point)), f"round {number}: {prove.__name__}({a!r}, {b!r}) at {point}"
+                    assert holds(af(point), bf(point)), (
+                        f"round {number}: {prove.__name__}({a!r}, {b!r}) at {point}"
+                    )
     assert proven
 
 
@@ -187,7 +197,9 @@ def test_simplify_random_guard_keeps_the_value_where_it_holds():
         new = simplify(e, assuming=guard)
         for point in sample(rng):
             if holds(point):
-                assert evaluate(new, point) == reference(point), f"round {number}: {e!r} -> {new!r} under {guard!r} at {point}"
+                assert evaluate(new, point) == reference(point), (
+                    f"round {number}: {e!r} -> {new!r} under {guard!r} at {point}"
+                )
 
 
 def test_evaluate_arrays_equals_points():
@@ -206,7 +218,9 @@ def test_expression_random_pieces_are_canonical():
         by = rng.choice([-3, -1, 2, 5])
         assert prove_equal(a + b - b, a), f"round {number}: {a!r}, {b!r}"
         assert (a + b) - (b + a) == 0, f"round {number}: {a!r}, {b!r}"
-        if all(isinstance(each, Expr) and "//" not in str(each) and "%" not in str(each) for each in (a, b, c)):
+        if all(
+            isinstance(each, Expr) and "//" not in str(each) and "%" not in str(each) for each in (a, b, c)
+        ):
             assert a + b - b == a, f"round {number}: {a!r}, {b!r}"
             assert (a + b) + c == a + (b + c), f"round {number}: {a!r}, {b!r}, {c!r}"
             assert by * (a + b) == by * a + by * b, f"round {number}: {a!r}, {b!r}"

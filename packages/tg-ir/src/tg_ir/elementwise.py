@@ -70,7 +70,13 @@ ELEMENTWISE: dict[str, Elementwise] = {
         ("div", 2, _FLOAT, False, "a / b"),
         ("floordiv", 2, _NUMBER, False, "floor(a / b)"),
         ("mod", 2, _NUMBER, False, "a - b * floor(a / b)"),
-        ("pow", 2, _NUMBER, False, "a**b; an integer to a negative power is 0, but 1 and -1 keep to the rule"),
+        (
+            "pow",
+            2,
+            _NUMBER,
+            False,
+            "a**b; an integer to a negative power is 0, but 1 and -1 keep to the rule",
+        ),
         ("maximum", 2, _ANY, False, "the greater"),
         ("minimum", 2, _ANY, False, "the lesser"),
         ("lt", 2, _ANY, True, "a < b"),
@@ -98,7 +104,9 @@ def result_dtype(row: Elementwise, dtypes: tuple[DType, ...]) -> DType:
     values = dtypes[1:] if row.name == "where" else dtypes
     first = values[0]
     if first.kind not in row.kinds:
-        raise DTypeError(f"{row.name}: got {first}, want one of kind {', '.join(sorted(row.kinds))}; cast first")
+        raise DTypeError(
+            f"{row.name}: got {first}, want one of kind {', '.join(sorted(row.kinds))}; cast first"
+        )
     for other in values:
         if other is not first:
             raise DTypeError(f"{row.name}: operands are {first} and {other}, want one dtype; cast first")

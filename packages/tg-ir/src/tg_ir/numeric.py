@@ -35,7 +35,9 @@ def _shift_left(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _shift_right(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     bits = a.dtype.itemsize * 8
     fits = (b >= 0) & (b < bits)
-    return np.where(fits, np.right_shift(a, np.where(fits, b, 0).astype(a.dtype)), np.where(a < 0, -1, 0)).astype(a.dtype)
+    return np.where(
+        fits, np.right_shift(a, np.where(fits, b, 0).astype(a.dtype)), np.where(a < 0, -1, 0)
+    ).astype(a.dtype)
 
 
 def _wide(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -94,7 +96,9 @@ def evaluate_elementwise(name: str, arrays: list[np.ndarray], dtype: DType) -> n
     return round_to(result, dtype)
 
 
-def threefry2x32(key: tuple[np.ndarray, np.ndarray], counter: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def threefry2x32(
+    key: tuple[np.ndarray, np.ndarray], counter: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """Threefry 2x32 with 20 rounds, on uint32 arrays.
 
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.

@@ -41,7 +41,9 @@ class ReferenceEngine:
         from tg_ir.numpy_dtypes import numpy_dtype
 
         if device.partition(":")[0] != "REF":
-            raise DeviceError(f"device {device!r}: the reference engine has REF, REF:1, ..; install tg for others")
+            raise DeviceError(
+                f"device {device!r}: the reference engine has REF, REF:1, ..; install tg for others"
+            )
         return Buffer(shape, dtype, device, np.frombuffer(data, numpy_dtype(dtype)).reshape(shape))
 
     def download(self, buffer: Buffer) -> memoryview:

@@ -148,7 +148,9 @@ def evaluate(e: SymInt, values: Mapping[Leaf | str, Any]) -> Any:
         if isinstance(each, Leaf):
             done[each] = _value_of(each, values)
         else:
-            done[each] = _COMPUTE[type(each)](each, *[x if type(x) is int else done[x] for x in each.operands])
+            done[each] = _COMPUTE[type(each)](
+                each, *[x if type(x) is int else done[x] for x in each.operands]
+            )
     return done[e]
 
 
@@ -174,7 +176,9 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
     (i + 7) % 8 assuming 1 <= i and i <= 8 -> i - 1. Terms and sums that the guard narrows are replaced by leaves that
     know their narrower bounds, e is built again over the leaves, and they are replaced back.
     """
-    guards = [each for each in (assuming.args if type(assuming) is And else (assuming,)) if isinstance(each, Expr)]
+    guards = [
+        each for each in (assuming.args if type(assuming) is And else (assuming,)) if isinstance(each, Expr)
+    ]
     ranges = _narrowed(guards)
     if not guards or not isinstance(e, Expr) or any(low > high for low, high in ranges.values()):
         return e
@@ -208,7 +212,9 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
                 if leaf not in bounded and leaf not in leaves(below) and below.high > leaf.low:
                     bounded[leaf] = stand_in(leaf, leaf.low, leaf.high, below)
     known = bounded | {old: bounded.get(new, new) for old, new in known.items()}
-    lines = [(new, bounded.get(leaf, leaf)) for line, leaf in lines if terms_of(new := substitute(line, bounded))]
+    lines = [
+        (new, bounded.get(leaf, leaf)) for line, leaf in lines if terms_of(new := substitute(line, bounded))
+    ]
     for guard in guards:
         known[guard], known[logical_not(guard)] = 1, 0
     for each in postorder(e, known):

@@ -122,7 +122,9 @@ class Var(Leaf):
     __slots__ = ("value",)
     value: int | None
 
-    def __new__(cls, name: str, low: int, high: int, below: SymInt | None = None, value: int | None = None) -> Var:
+    def __new__(
+        cls, name: str, low: int, high: int, below: SymInt | None = None, value: int | None = None
+    ) -> Var:
         if below is not None:
             high = min(high, bounds(below)[1] - 1)
             below = None if type(below) is int else below
@@ -520,7 +522,9 @@ def scale(e: SymInt, by: int) -> SymInt:
         return e
     if by == 0:
         return 0
-    return _sorted_sum(tuple([(term, by * coefficient) for term, coefficient in terms_of(e)]), by * const_of(e))
+    return _sorted_sum(
+        tuple([(term, by * coefficient) for term, coefficient in terms_of(e)]), by * const_of(e)
+    )
 
 
 def multiply(a: SymInt, b: SymInt) -> SymInt:
@@ -627,7 +631,12 @@ def _merge(divided: list[_Binary], terms: tuple[tuple[Expr, int], ...], const: i
             for other in others:
                 r = other.divisor
                 for part, coefficient in terms_of(x):
-                    if type(part) is FloorDiv and coefficient == 1 and part.divisor == r and part.dividend % r == other:
+                    if (
+                        type(part) is FloorDiv
+                        and coefficient == 1
+                        and part.divisor == r
+                        and part.dividend % r == other
+                    ):
                         merged = (r * (x - part) + part.dividend) % (r * q)
                         identities.append(((r, atom), (1, other), (-1, merged)))
         cofactor, _ = split(terms, atom)

@@ -42,7 +42,9 @@ def prove_lt(a: SymInt, b: SymInt) -> bool:
 def prove_equal(a: SymInt, b: SymInt) -> bool:
     """True when a == b is certain; False means not known."""
     difference = a - b
-    return difference == 0 if type(difference) is int else nonnegative(difference) and nonnegative(-difference)
+    return (
+        difference == 0 if type(difference) is int else nonnegative(difference) and nonnegative(-difference)
+    )
 
 
 def nonnegative(e: SymInt) -> bool:
@@ -253,7 +255,7 @@ def _at_most_zero(e: SymInt) -> SymInt:
     # x//q + r <= 0 -> x + q*r <= q-1;  r - x//q <= 0 -> q*r <= x
     quotients = [(term, c) for term, c in terms_of(e) if type(term) is FloorDiv]
     if len(quotients) == 1 and abs(quotients[0][1]) == 1:
-        (quotient, sign), = quotients
+        ((quotient, sign),) = quotients
         x, q = quotient.dividend, quotient.divisor
         return _at_most_zero(sign * x + q * (e - sign * quotient) + (1 - q if sign > 0 else 0))
     # g*x + r <= 0 -> x + k <= 0  where r//g rounded up is always k
@@ -264,7 +266,9 @@ def _at_most_zero(e: SymInt) -> SymInt:
         rest = make_sum({term: c for term, c in terms_of(e) if c % g}, const)
         low, high = bounds(rest)
         if -(-low // g) == -(-high // g):
-            return _at_most_zero(make_sum({term: c // g for term, c in terms_of(e) if c % g == 0}, -(-low // g)))
+            return _at_most_zero(
+                make_sum({term: c // g for term, c in terms_of(e) if c % g == 0}, -(-low // g))
+            )
     g = gcd(*(coefficient for _, coefficient in terms_of(e)))
     if g > 1:
         return _at_most_zero(make_sum({term: c // g for term, c in terms_of(e)}, -(-const // g)))
@@ -401,7 +405,9 @@ def _implies(p: SymInt, q: SymInt) -> bool:
     if not isinstance(p, Compare) or not isinstance(q, Compare):
         return False
     a, b = p.expr, q.expr
-    if not (a.relational or b.relational) and {t for t, _ in terms_of(a)}.isdisjoint(t for t, _ in terms_of(b)):
+    if not (a.relational or b.relational) and {t for t, _ in terms_of(a)}.isdisjoint(
+        t for t, _ in terms_of(b)
+    ):
         return False  # of unrelated variables neither tells about the other
     signs = {Le: (1,), Eq: (1, -1), Ne: ()}[type(p)]
     if type(q) is Le:

@@ -11,7 +11,19 @@ from tg_ir.symbolic_nodes import (
     And, Compare, Eq, Expr, FloorDiv, Le, Max, Min, Mod, Ne, Or, Product, Select, Sum, SymInt,
     accumulate, const_of, make_sum, multiply, postorder, terms_of,
 )  # fmt: skip
-from tg_ir.symbolic_rules import eq, floordiv, le, logical_and, logical_not, logical_or, maximum, minimum, modulo, ne, select
+from tg_ir.symbolic_rules import (
+    eq,
+    floordiv,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    maximum,
+    minimum,
+    modulo,
+    ne,
+    select,
+)
 
 __all__ = ["format_expr", "parse_expr"]
 
@@ -127,7 +139,9 @@ class _Reader:
                 return value
             case ast.Name(id=name):
                 if name not in self.names:
-                    raise self.fail(tree, f"unknown name {name}, want one of {', '.join(self.names) or 'no names'}")
+                    raise self.fail(
+                        tree, f"unknown name {name}, want one of {', '.join(self.names) or 'no names'}"
+                    )
                 return self.names[name]
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return logical_not(self.read(operand))
@@ -141,9 +155,13 @@ class _Reader:
                 return (logical_and if isinstance(op, ast.And) else logical_or)(*map(self.read, values))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CALLS:
                 if len(args) != 3 and (name == "select" or not args):
-                    raise self.fail(tree, f"{name} got {len(args)} arguments, want {3 if name == 'select' else 'some'}")
+                    raise self.fail(
+                        tree, f"{name} got {len(args)} arguments, want {3 if name == 'select' else 'some'}"
+                    )
                 return _CALLS[name](*map(self.read, args))
-        raise self.fail(tree, f"{ast.unparse(tree)} is none of + - * // % comparisons, and, or, not, min, max, select")
+        raise self.fail(
+            tree, f"{ast.unparse(tree)} is none of + - * // % comparisons, and, or, not, min, max, select"
+        )
 
     def read_compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> SymInt:
         if type(op) not in _COMPARES:

@@ -8,4 +8,15 @@ from tg_ir.graph.nodes import OPS, Node, Op, Shape, format_shape, toposort
 from tg_ir.graph.text import format_graph, parse_graph
 from tg_ir.graph.verify import verify_graph
 
-__all__ = [*_builders, "OPS", "Node", "Op", "Shape", "format_graph", "format_shape", "parse_graph", "toposort", "verify_graph"]
+__all__ = [
+    *_builders,
+    "OPS",
+    "Node",
+    "Op",
+    "Shape",
+    "format_graph",
+    "format_shape",
+    "parse_graph",
+    "toposort",
+    "verify_graph",
+]

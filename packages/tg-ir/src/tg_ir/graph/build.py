@@ -188,5 +188,3 @@ def all_reduce(nodes: Sequence[Node], kind: str, device: str) -> Node:
 def all_gather(nodes: Sequence[Node], axis: int, device: str) -> Node:
     """One tensor from each of several devices, concatenated along `axis`, on `device`."""
     return make(_ALL_GATHER, tuple(nodes), (axis, device))
-
-

@@ -81,7 +81,9 @@ def _contract(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     repeats = int(np.prod([a.shape[i] for i in groups.get((False, False, True), [])], dtype=np.int64))
 
     def arrange(array: np.ndarray, has: list[bool], other: list[bool], own_first: bool) -> np.ndarray:
-        array = array[tuple([slice(None) if has[i] else slice(0, 1) for i in range(rank)])].astype(wide, copy=False)
+        array = array[tuple([slice(None) if has[i] else slice(0, 1) for i in range(rank)])].astype(
+            wide, copy=False
+        )
         alone = tuple([i for i in axes if has[i] and not other[i]])
         if alone:
             array = array.sum(axis=alone, keepdims=True, dtype=wide)
@@ -108,7 +110,10 @@ def _elementwise(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
     """Computed once along axes on which every operand is a repetition, so that the result is one as well."""
     shape = arrays[0].shape
     once = tuple(
-        [slice(0, 1) if n > 1 and all(a.strides[i] == 0 for a in arrays) else slice(None) for i, n in enumerate(shape)]
+        [
+            slice(0, 1) if n > 1 and all(a.strides[i] == 0 for a in arrays) else slice(None)
+            for i, n in enumerate(shape)
+        ]
     )
     if node.op.name == "cast":
         result = cast(arrays[0][once], node.inputs[0].dtype, node.dtype)
@@ -158,7 +163,9 @@ def _pad(node: Node, arrays: list[np.ndarray], env: Env) -> np.ndarray:
     array, fill = arrays
     result = np.full(_dims(node.shape, env), fill, dtype=array.dtype)
     starts = [int(evaluate(before, env)) for before, _ in node["widths"]]
-    result[tuple([slice(start, start + size) for start, size in zip(starts, array.shape, strict=True)])] = array
+    result[tuple([slice(start, start + size) for start, size in zip(starts, array.shape, strict=True)])] = (
+        array
+    )
     return result
 
 
@@ -171,7 +178,12 @@ def _shrink(node: Node, arrays: list[np.ndarray], env: Env) -> np.ndarray:
 
 
 def _window(node: Node, arrays: list[np.ndarray], env: Env) -> np.ndarray:
-    axis, size, stride, dilation = node["axis"], int(evaluate(node["size"], env)), node["stride"], node["dilation"]
+    axis, size, stride, dilation = (
+        node["axis"],
+        int(evaluate(node["size"], env)),
+        node["stride"],
+        node["dilation"],
+    )
     windows = sliding_window_view(arrays[0], dilation * (size - 1) + 1, axis=axis)
     return windows[(slice(None),) * axis + (slice(None, None, stride), ...)][..., ::dilation]
 
@@ -183,7 +195,10 @@ def _reduce(node: Node, arrays: list[np.ndarray], env: Env) -> np.ndarray:
     if kind in ("max", "min"):
         return np.asarray(getattr(np, kind)(array, axis=axes))
     with np.errstate(all="ignore"):
-        return round_to(np.asarray(getattr(np, kind)(_widen(array, node.dtype), axis=axes, dtype=_wide(node.dtype))), node.dtype)
+        return round_to(
+            np.asarray(getattr(np, kind)(_widen(array, node.dtype), axis=axes, dtype=_wide(node.dtype))),
+            node.dtype,
+        )
 
 
 def _wide(dtype: DType) -> np.dtype:
@@ -203,9 +218,17 @@ def _scan(node: Node, arrays: list[np.ndarray], env: Env) -> np.ndarray:
         best = (np.maximum if kind == "argmax" else np.minimum).accumulate(array, axis=axis)
         position = np.arange(array.shape[axis]).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
         return np.maximum.accumulate(np.where((array == best) | (array != array), position, 0), axis=axis)
-    ufunc = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "logaddexp": np.logaddexp}[kind]
+    ufunc = {
+        "sum": np.add,
+        "prod": np.multiply,
+        "max": np.maximum,
+        "min": np.minimum,
+        "logaddexp": np.logaddexp,
+    }[kind]
     with np.errstate(all="ignore"):
-        return round_to(ufunc.accumulate(_widen(array, node.dtype), axis=axis, dtype=_wide(node.dtype)), node.dtype)
+        return round_to(
+            ufunc.accumulate(_widen(array, node.dtype), axis=axis, dtype=_wide(node.dtype)), node.dtype
+        )
 
 
 def _argsort(node: Node, arrays: list[np.ndarray], env: Env) -> np.ndarray:

@@ -97,7 +97,15 @@ class Node:
 
     __slots__ = ("__weakref__", "attrs", "device", "dtype", "inputs", "op", "shape", "value")
 
-    def __init__(self, op: Op, inputs: tuple[Node, ...], attrs: tuple[Attr, ...], shape: Shape, dtype: DType, device: str):
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Node, ...],
+        attrs: tuple[Attr, ...],
+        shape: Shape,
+        dtype: DType,
+        device: str,
+    ):
         self.op, self.inputs, self.attrs = op, inputs, attrs
         self.shape, self.dtype, self.device = shape, dtype, device
         self.value: Buffer | None = None
@@ -123,7 +131,9 @@ Type = tuple[Shape, DType, str]
 Rule = Callable[[tuple[Node, ...], tuple[Attr, ...]], Type]
 
 
-def make(op: Op, inputs: tuple[Node, ...], attrs: tuple[Attr, ...] = (), key: tuple[Attr, ...] | None = None) -> Node:
+def make(
+    op: Op, inputs: tuple[Node, ...], attrs: tuple[Attr, ...] = (), key: tuple[Attr, ...] | None = None
+) -> Node:
     """The node `op(inputs){attrs}`: the one that exists, or a new one whose type follows from the operation's rule.
 
     `key` stands in for `attrs` where those do not compare as they should (-0.0 == 0.0, NaN != NaN).
@@ -189,7 +199,9 @@ def _same_dtype(name: str, inputs: tuple[Node, ...]) -> DType:
 
 def _axis(name: str, node: Node, axis: int) -> int:
     if not 0 <= axis < len(node.shape):
-        raise ShapeError(f"{name}: axis {axis} of a {len(node.shape)}-dimensional tensor {format_shape(node.shape)}")
+        raise ShapeError(
+            f"{name}: axis {axis} of a {len(node.shape)}-dimensional tensor {format_shape(node.shape)}"
+        )
     return axis
 
 
@@ -197,7 +209,9 @@ def _same_but(name: str, axis: int, first: Node, second: Node) -> None:
     """The shapes of both agree, `axis` aside."""
     a, b = first.shape, second.shape
     if len(a) != len(b) or any(i != axis and x != y for i, (x, y) in enumerate(zip(a, b, strict=True))):
-        raise ShapeError(f"{name}: shapes are {format_shape(a)} and {format_shape(b)}, want them equal but for axis {axis}")
+        raise ShapeError(
+            f"{name}: shapes are {format_shape(a)} and {format_shape(b)}, want them equal but for axis {axis}"
+        )
 
 
 def _elementwise_rule(name: str) -> Rule:
@@ -284,16 +298,22 @@ def _pad(inputs: tuple[Node, ...], attrs: tuple[Attr, ...]) -> Type:
         raise ShapeError(f"pad: the fill has shape {format_shape(fill.shape)}, want a scalar ()")
     dtype, device = _same_dtype("pad", inputs), _one_device("pad", inputs)
     if len(widths) != len(node.shape) or any(symbolic.bounds(w)[0] < 0 for pair in widths for w in pair):
-        raise ShapeError(f"pad: widths {widths} for {format_shape(node.shape)}; want one (before, after) >= 0 an axis")
+        raise ShapeError(
+            f"pad: widths {widths} for {format_shape(node.shape)}; want one (before, after) >= 0 an axis"
+        )
     return tuple([a + n + b for n, (a, b) in zip(node.shape, widths, strict=True)]), dtype, device
 
 
 def _shrink(inputs: tuple[Node, ...], attrs: tuple[Attr, ...]) -> Type:
     (node,), (limits,) = inputs, attrs
     if len(limits) != len(node.shape):
-        raise ShapeError(f"shrink: {len(limits)} limits for {format_shape(node.shape)}; want one (start, stop) an axis")
+        raise ShapeError(
+            f"shrink: {len(limits)} limits for {format_shape(node.shape)}; want one (start, stop) an axis"
+        )
     for (start, stop), size in zip(limits, node.shape, strict=True):
-        if not (symbolic.prove_le(0, start) and symbolic.prove_le(start, stop) and symbolic.prove_le(stop, size)):
+        if not (
+            symbolic.prove_le(0, start) and symbolic.prove_le(start, stop) and symbolic.prove_le(stop, size)
+        ):
             raise ShapeError(
                 f"shrink: {start}:{stop} of a dimension of size {size}; want 0 <= start <= stop <= size, "
                 "for every value of a symbolic integer"
@@ -312,7 +332,9 @@ def _window(inputs: tuple[Node, ...], attrs: tuple[Attr, ...]) -> Type:
     (node,), (axis, size, stride, dilation) = inputs, attrs
     _axis("window", node, axis)
     if min(symbolic.bounds(size)[0], stride, dilation) < 1:
-        raise ShapeError(f"window: size {size}, stride {stride}, dilation {dilation}; want each of them at least 1")
+        raise ShapeError(
+            f"window: size {size}, stride {stride}, dilation {dilation}; want each of them at least 1"
+        )
     reach = dilation * (size - 1) + 1
     if not symbolic.prove_le(reach, node.shape[axis]):
         raise ShapeError(
@@ -394,7 +416,9 @@ def _scatter(inputs: tuple[Node, ...], attrs: tuple[Attr, ...]) -> Type:
             f"scatter: index {format_shape(index.shape)} and source {format_shape(source.shape)}, want one shape"
         )
     if base.dtype is not source.dtype:
-        raise DTypeError(f"scatter: base is {base.dtype} and source {source.dtype}, want one dtype; cast first")
+        raise DTypeError(
+            f"scatter: base is {base.dtype} and source {source.dtype}, want one dtype; cast first"
+        )
     return base.shape, base.dtype, _one_device("scatter", inputs)
 
 
@@ -405,7 +429,9 @@ def _cast(inputs: tuple[Node, ...], attrs: tuple[Attr, ...]) -> Type:
 def _bitcast(inputs: tuple[Node, ...], attrs: tuple[Attr, ...]) -> Type:
     (node,), (dtype,) = inputs, attrs
     if dtype.itemsize != node.dtype.itemsize or bool_ in (dtype, node.dtype):
-        raise DTypeError(f"bitcast: {node.dtype} to {dtype}; want two dtypes of one size, neither of them bool")
+        raise DTypeError(
+            f"bitcast: {node.dtype} to {dtype}; want two dtypes of one size, neither of them bool"
+        )
     return node.shape, dtype, node.device
 
 

@@ -127,7 +127,9 @@ def format_graph(roots: Sequence[Node]) -> str:
         ]
         braces = f" {{{', '.join(attrs)}}}" if attrs else ""
         shape = ", ".join(format_expr(dim) for dim in node.shape)
-        lines.append(f"%{number[node]} = {node.op.name}({inputs}){braces} : {node.dtype.name}[{shape}] @ {node.device}")
+        lines.append(
+            f"%{number[node]} = {node.op.name}({inputs}){braces} : {node.dtype.name}[{shape}] @ {node.device}"
+        )
     lines.append("return " + ", ".join(f"%{number[root]}" for root in roots))
     return "\n".join(lines) + "\n"
 
@@ -156,7 +158,9 @@ def parse_graph(text: str, buffers: Mapping[int, Node] | None = None) -> list[No
             else:
                 match = _LINE.fullmatch(line)
                 if not match:
-                    raise ParseError("got no node, want '%N = op(%A, %B) {attribute=value} : dtype[shape] @ device'")
+                    raise ParseError(
+                        "got no node, want '%N = op(%A, %B) {attribute=value} : dtype[shape] @ device'"
+                    )
                 number = int(match[1])
                 nodes[f"%{number}"] = _parse_node(match, nodes, names, (buffers or {}).get(number))
         except KeyError as error:
@@ -166,7 +170,9 @@ def parse_graph(text: str, buffers: Mapping[int, Node] | None = None) -> list[No
     raise ParseError("the text ends without a 'return' line", len(text.splitlines()) + 1, 1)
 
 
-def _parse_node(match: re.Match[str], nodes: Mapping[str, Node], names: Mapping[str, Var], given: Node | None) -> Node:
+def _parse_node(
+    match: re.Match[str], nodes: Mapping[str, Node], names: Mapping[str, Var], given: Node | None
+) -> Node:
     _, name, inputs, braces, dtype, shape, device = match.groups()
     if name not in OPS:
         raise ParseError(f"unknown operation {name!r}")

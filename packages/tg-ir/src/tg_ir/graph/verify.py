@@ -23,7 +23,9 @@ _TYPES = {
     "dtype": lambda value: isinstance(value, DType),
     "int": lambda value: type(value) is int,
     "ints": lambda value: type(value) is tuple and all(type(item) is int for item in value),
-    "pairs": lambda value: type(value) is tuple and all(len(pair) == 2 and all(map(_is_dim, pair)) for pair in value),
+    "pairs": lambda value: (
+        type(value) is tuple and all(len(pair) == 2 and all(map(_is_dim, pair)) for pair in value)
+    ),
     "scalar": lambda value: type(value) in (bool, int, float),
     "str": lambda value: type(value) is str,
 }
