@@ -1,11 +1,10 @@
 """Checks a package's imports against the table of docs/architecture.md.
 
 An import counts wherever it stands: at the top of a module, in a function, under TYPE_CHECKING, relative, or
-by `import_module` with a literal name. *Eager* is one that runs when the module is imported.
+by `import_module` with a literal name.
 
 - Another of our packages: only when the table's row allows it.
-- A third-party module: only what pyproject.toml declares; eager only what the row names too.
-- What only an extra declares (NumPy for most): never eager.
+- A third-party module: only what pyproject.toml declares; what it requires, the row names too.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from repository import Package, parse_requirement
 
-__all__ = ["Import", "Row", "find_imports", "find_violations", "read_table"]
+__all__ = ["Import", "Row", "declared_names", "find_imports", "find_violations", "read_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,11 @@ class Row:
     allowed: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Import:
-    """One import statement: the absolute name of the module, and whether importing the file runs it."""
+class Import(NamedTuple):
+    """One import: its line, and the absolute name of the module."""
 
     line: int
     module: str
-    eager: bool
 
 
 def read_table(text: str) -> dict[str, Row]:
@@ -59,25 +57,17 @@ def read_table(text: str) -> dict[str, Row]:
 def find_imports(source: str, module: str, *, is_package: bool = False) -> Iterator[Import]:
     """Every import of the module called `module`; `is_package` when its file is an `__init__.py`."""
     parents = module.split(".") if is_package else module.split(".")[:-1]
-    todo: list[tuple[ast.AST, bool]] = [(ast.parse(source), True)]
-    while todo:
-        node, eager = todo.pop()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (Import(node.lineno, alias.name, eager) for alias in node.names)
+            yield from (Import(node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = parents[: len(parents) - node.level + 1] if node.level else []
             assert base or not node.level, f"{module}, line {node.lineno}: relative import out of the package"
-            yield Import(node.lineno, ".".join([*base, *([node.module] if node.module else [])]), eager)
+            yield Import(node.lineno, ".".join([*base, *([node.module] if node.module else [])]))
         elif isinstance(node, ast.Call) and _is_import_call(node):
             name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
             if isinstance(name, str) and not name.startswith("."):
-                yield Import(node.lineno, name, eager)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            todo += [(child, False) for child in node.body]
-            todo += [(child, eager) for child in node.orelse]
-            continue
-        inner = eager and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        todo += [(child, inner) for child in ast.iter_child_nodes(node)]
+                yield Import(node.lineno, name)
 
 
 def _is_import_call(node: ast.Call) -> bool:
@@ -85,16 +75,17 @@ def _is_import_call(node: ast.Call) -> bool:
     return name in ("import_module", "__import__")
 
 
+def declared_names(package: Package) -> tuple[set[str], set[str]]:
+    """The distributions that a package requires, and those that only its extras but `test` bring."""
+    extras = [line for extra, lines in package.extras.items() if extra != "test" for line in lines]
+    required = {parse_requirement(line)[0] for line in package.dependencies}
+    return required, {parse_requirement(line)[0] for line in extras} - required
+
+
 def find_violations(package: Package, table: dict[str, Row]) -> list[str]:
     """What the package imports or declares against its row, one sentence each; its row must exist."""
     row = table[package.name]
-    required = {parse_requirement(line)[0] for line in package.dependencies}
-    optional = {
-        parse_requirement(line)[0]
-        for extra, lines in package.extras.items()
-        if extra != "test"
-        for line in lines
-    }
+    required, optional = declared_names(package)
     problems = [
         f"{package.name}: pyproject.toml requires {name}, which its row does not allow"
         for name in sorted(required - row.allowed)
@@ -118,8 +109,4 @@ def find_violations(package: Package, table: dict[str, Row]) -> list[str]:
                 problems.append(f"{where}, which its row does not allow")
             elif name not in required | optional:
                 problems.append(f"{where}, which its pyproject.toml does not declare")
-            elif found.eager and name not in required:
-                problems.append(
-                    f"{where} eagerly, but only an extra declares it; import it inside a function"
-                )
     return problems

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 import tg
+import tg_frontend
+import tg_ir.dtypes
 
 
 def test_import_in_a_new_process_loads_no_other_package():
@@ -18,6 +20,16 @@ def test_import_in_a_new_process_loads_no_other_package():
 
 def test_dir_of_the_module_lists_its_public_names():
     assert {"Tensor", "Variable", "dtypes"} <= set(dir(tg))
+
+
+def test_names_in_the_module_are_those_of_their_packages():
+    assert tg.Tensor is tg_frontend.Tensor
+    assert tg.Variable is tg_frontend.Variable
+    assert tg.dtypes is tg_ir.dtypes
+
+
+def test_dtypes_as_the_first_use_in_a_new_process_is_found():
+    subprocess.run([sys.executable, "-c", "import tg; assert tg.dtypes.float32"], check=True)
 
 
 def test_attribute_that_does_not_exist_raises():

@@ -6,10 +6,14 @@ A name is looked up in the package that owns it when it is first used, so `impor
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tg_frontend import Tensor, Variable, dtypes
 
 __all__ = ["Tensor", "Variable", "dtypes"]
 
-_OWNERS = {"Tensor": "tg_frontend", "Variable": "tg_frontend", "dtypes": "tg_ir"}
+_OWNERS = {"Tensor": "tg_frontend", "Variable": "tg_frontend", "dtypes": "tg_frontend"}
 
 
 def __getattr__(name: str) -> object:
