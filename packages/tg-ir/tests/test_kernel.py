@@ -9,6 +9,7 @@ import random
 
 import numpy as np
 import pytest
+
 from tg_ir.dtypes import bool_, float32, float64, int32, int64
 from tg_ir.errors import EvaluationError, ParseError, VerifyError
 from tg_ir.kernel import (

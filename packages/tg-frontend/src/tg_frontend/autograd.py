@@ -10,25 +10,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-
-from tg_ir import graph
-from tg_ir.errors import DTypeError, ShapeError, TgError
-from tg_ir.graph import Node, format_shape, toposort
+from collections.abc import Callable, Sequence
 
 from tg_frontend.core import Tensor
 from tg_frontend.gradients import RULES
 from tg_frontend.storage import detached, leaves, mode
+from tg_ir import graph
+from tg_ir.errors import DTypeError, ShapeError, TgError
+from tg_ir.graph import Node, format_shape, toposort
 
-__all__ = ["backward", "custom_gradient", "enable_grad", "grad", "gradient", "is_grad_enabled", "jvp", "no_grad", "value_and_grad", "vjp"]  # fmt: skip
+__all__ = [
+    "backward", "custom_gradient", "enable_grad", "grad", "gradient", "is_grad_enabled", "jvp", "no_grad",
+    "value_and_grad", "vjp",
+]  # fmt: skip
 
-CustomRule = Callable[..., Tensor | None | Sequence[Tensor | None]]
+CustomRule = Callable[..., Tensor | Sequence[Tensor | None] | None]
 
 _custom: weakref.WeakKeyDictionary[Node, tuple[tuple[Node, ...], CustomRule]] = weakref.WeakKeyDictionary()
 """Buffers that gradients pass by a rule of the user's: their inputs, and the rule."""
 
 
-# ---- switches ----------------------------------------------------------------------------------------------------------
+# ---- switches ----------------------------------------------------------------------------------------------
 
 
 class _GradMode(contextlib.ContextDecorator):
@@ -61,7 +63,7 @@ def is_grad_enabled() -> bool:
     return mode.grad_enabled
 
 
-# ---- on nodes ----------------------------------------------------------------------------------------------------------
+# ---- on nodes ----------------------------------------------------------------------------------------------
 
 
 def _sources(node: Node) -> tuple[Node, ...]:
@@ -109,7 +111,9 @@ def vjp(outputs: Sequence[Node], cotangents: Sequence[Node], wanted: Sequence[No
         sources = _sources(node)
         if node not in grads or not any(child in reach for child in sources):
             continue
-        for child, grad in zip(sources, _rule(node, grads[node] if node in goals else grads.pop(node)), strict=True):
+        for child, grad in zip(
+            sources, _rule(node, grads[node] if node in goals else grads.pop(node)), strict=True
+        ):
             if grad is not None and child in reach:
                 add(child, grad)
     return {node: grads[node] for node in wanted if node in grads}
@@ -127,7 +131,8 @@ def _rule(node: Node, grad: Node) -> Sequence[Node | None]:
                 raise ShapeError(
                     f"custom gradient: got {format_shape(item.shape)} for an input of {format_shape(source.shape)}"
                 )
-        return [None if item is None else graph.cast(item.node, source.dtype) for item, source in zip(given, inputs, strict=True)]
+        pairs = zip(given, inputs, strict=True)
+        return [None if item is None else graph.cast(item.node, source.dtype) for item, source in pairs]
     rule = RULES.get(node.op.name)
     return [None] * len(node.inputs) if rule is None else rule(node, grad)
 
@@ -158,7 +163,7 @@ def _list(value: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else list(value)
 
 
-# ---- on tensors --------------------------------------------------------------------------------------------------------
+# ---- on tensors --------------------------------------------------------------------------------------------
 
 
 def backward(self: Tensor, gradient: Tensor | None = None, create_graph: bool = False) -> None:
@@ -178,7 +183,9 @@ def backward(self: Tensor, gradient: Tensor | None = None, create_graph: bool = 
         if owner is not None:
             targets[leaf] = owner
     if not self.requires_grad or not targets:
-        raise TgError("backward: the tensor does not require a gradient; give a leaf requires_grad=True first")
+        raise TgError(
+            "backward: the tensor does not require a gradient; give a leaf requires_grad=True first"
+        )
     self._storage.together()
     for leaf, grad in vjp([node], _start([self], [gradient], "backward"), list(targets)).items():
         owner = targets[leaf]
@@ -215,7 +222,7 @@ def grad(
                 f"grad: the outputs do not depend on input {position} of shape {format_shape(node.shape)}; "
                 "pass allow_unused=True to get None for it"
             )
-    made = [found[node] if node in found else None for node in nodes]
+    made = [found.get(node) for node in nodes]
     if not create_graph:
         made = [None if node is None else detached(node) for node in made]
     parents = results if create_graph else []

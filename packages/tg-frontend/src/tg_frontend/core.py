@@ -11,13 +11,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tg_ir import dtypes as types
-from tg_ir import graph
-from tg_ir.dtypes import DType, dtype_of, result_type
-from tg_ir.errors import DTypeError, EvaluationError, ShapeError, TgError
-from tg_ir.graph import Node, Shape, format_shape
-from tg_ir.symbolic import Expr, SymInt, prod, prove_equal
-
 from tg_frontend.engine import Device, current_engine
 from tg_frontend.storage import (
     Step,
@@ -29,11 +22,20 @@ from tg_frontend.storage import (
     realize_storages,
     write_through,
 )
+from tg_ir import dtypes as types
+from tg_ir import graph
+from tg_ir.dtypes import DType, dtype_of, result_type
+from tg_ir.errors import DTypeError, EvaluationError, ShapeError, TgError
+from tg_ir.graph import Node, Shape, format_shape
+from tg_ir.symbolic import Expr, SymInt, prod, prove_equal
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Scalar", "Tensor", "broadcast_shapes", "elementwise", "promote", "resolve_axes", "resolve_axis", "resolve_shape"]
+__all__ = [
+    "Scalar", "Tensor", "broadcast_shapes", "combine", "elementwise", "promote", "resolve_axes", "resolve_axis",
+    "resolve_shape", "symbolic_scalar",
+]  # fmt: skip
 
 Scalar = bool | int | float
 
@@ -78,7 +80,9 @@ class Tensor:
     def from_node(node: Node, *parents: Tensor) -> Tensor:
         """A tensor whose value is `node`, computed from `parents`: it requires a gradient if one of them does."""
         tensor = Tensor.__new__(Tensor)
-        requires = mode.grad_enabled and node.dtype.is_float and any([parent.requires_grad for parent in parents])
+        requires = (
+            mode.grad_enabled and node.dtype.is_float and any([parent.requires_grad for parent in parents])
+        )
         tensor._adopt(Storage(node, requires))
         return tensor
 
@@ -233,7 +237,9 @@ class Tensor:
 
     # ---- dtype and device ------------------------------------------------------------------------------------------
 
-    def to(self, *target: DType | str | Tensor | object, dtype: object = None, device: str | None = None) -> Tensor:
+    def to(
+        self, *target: DType | str | Tensor | object, dtype: object = None, device: str | None = None
+    ) -> Tensor:
         """This tensor with another dtype, device, or both: `.to(dtype)`, `.to("CPU:1")`, `.to(other)`."""
         for item in target:
             if isinstance(item, Tensor):
@@ -302,7 +308,9 @@ class Tensor:
     def item(self) -> Scalar:
         """The value of a tensor with one element, as a Python number."""
         if self.numel() != 1:
-            raise ShapeError(f"item: the shape is {format_shape(self.shape)}, want one element; use .tolist()")
+            raise ShapeError(
+                f"item: the shape is {format_shape(self.shape)}, want one element; use .tolist()"
+            )
         from tg_frontend.interchange import to_list
 
         value = to_list(self._bytes(), (), self.dtype)
@@ -321,7 +329,13 @@ class Tensor:
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
         array = self.numpy()
-        return array.astype(dtype) if dtype is not None and array.dtype != dtype else array.copy() if copy else array
+        return (
+            array.astype(dtype)
+            if dtype is not None and array.dtype != dtype
+            else array.copy()
+            if copy
+            else array
+        )
 
     def _truth(self) -> Scalar:
         if self.numel() != 1:
@@ -354,7 +368,13 @@ class Tensor:
 
     def __reduce__(self) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
         shape = self.detach().realize()._concrete_shape()
-        return _unpickle, (bytes(self.detach()._bytes()), shape, self.dtype.name, self.device, self.requires_grad)
+        return _unpickle, (
+            bytes(self.detach()._bytes()),
+            shape,
+            self.dtype.name,
+            self.device,
+            self.requires_grad,
+        )
 
     def __deepcopy__(self, memo: dict[int, object]) -> Tensor:
         if not self.is_leaf:
@@ -496,7 +516,8 @@ def promote(name: str, *operands: Tensor | Scalar) -> tuple[list[Tensor], DType]
     dtype = kinds[0][0] if all([kind == kinds[0] for kind in kinds]) else result_type(*kinds)
     device = device or Device.default
     made = [
-        item if isinstance(item, Tensor) else Tensor.from_node(graph.const(item, dtype, device)) for item in tensors
+        item if isinstance(item, Tensor) else Tensor.from_node(graph.const(item, dtype, device))
+        for item in tensors
     ]
     return made, dtype
 
@@ -504,7 +525,9 @@ def promote(name: str, *operands: Tensor | Scalar) -> tuple[list[Tensor], DType]
 def symbolic_scalar(value: Expr, device: str) -> Node:
     """A symbolic integer as a 0-dimensional int64 tensor: the last element of an iota of that length."""
     if value.low < 0:
-        raise EvaluationError(f"a tensor of the symbolic integer {value}: it may be negative; want bounds >= 0")
+        raise EvaluationError(
+            f"a tensor of the symbolic integer {value}: it may be negative; want bounds >= 0"
+        )
     last = graph.shrink(graph.iota(value + 1, types.int64, device), [(value, value + 1)])
     return graph.reshape(last, ())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tg_ir import graph
+from tg_ir import graph, symbolic
 from tg_ir.dtypes import bool_
 from tg_ir.graph import Node
 from tg_ir.symbolic import prod
@@ -118,13 +118,19 @@ def _window(node: Node, grad: Node) -> Grads:
     spread = graph.permute(grad, order)  # (.., count, size)
     lead = spread.shape[:-2]
     if stride != 1:
-        spread = graph.pad(graph.reshape(spread, (*lead, count, 1, size)), _widths(len(lead) + 3, -2, (0, stride - 1)))
+        spread = graph.pad(
+            graph.reshape(spread, (*lead, count, 1, size)), _widths(len(lead) + 3, -2, (0, stride - 1))
+        )
         spread = graph.reshape(spread, (*lead, count * stride, size))
         spread = graph.shrink(spread, [(0, n) for n in lead] + [(0, (count - 1) * stride + 1), (0, size)])
     tail = length - 1 - (count - 1) * stride  # elements after the start of the last window
     spread = graph.pad(spread, _widths(len(lead) + 2, -2, (reach, tail)))  # (.., length + reach, size)
-    spread = graph.flip(graph.window(spread, len(lead), size, 1, dilation), [len(lead) + 2])  # (.., length, size, size)
-    diagonal = graph.pad(graph.reshape(spread, (*lead, length, size * size)), _widths(len(lead) + 2, -1, (0, size)))
+    spread = graph.flip(
+        graph.window(spread, len(lead), size, 1, dilation), [len(lead) + 2]
+    )  # (.., length, size, size)
+    diagonal = graph.pad(
+        graph.reshape(spread, (*lead, length, size * size)), _widths(len(lead) + 2, -1, (0, size))
+    )
     diagonal = graph.reshape(diagonal, (*lead, length, size, size + 1))
     diagonal = graph.shrink(diagonal, [(0, n) for n in diagonal.shape[:-1]] + [(0, 1)])
     total = graph.reduce(diagonal, "sum", [len(lead) + 1, len(lead) + 2])  # (.., length)
@@ -225,28 +231,22 @@ def _scan_product(node: Node, grad: Node) -> Node:
     log2(n) steps of doubling; zeros among the factors are no trouble.
     """
     (source,), axis = node.inputs, node["axis"]
-    rank, size = len(source.shape), source.shape[axis]
-    if not isinstance(size, int):
-        size = size.high
+    size = symbolic.bounds(source.shape[axis])[1]
     total = grad  # sum over the next `reach` terms
-    factor = graph.shrink(
-        graph.pad(source, _widths(rank, axis, (0, 1))), _limits(source, axis, 1)
-    )  # the product that leads from i to i + reach
+    factor = _shift(source, axis, 1)  # the product that leads from i to i + reach
     reach = 1
     while reach < size:
-        shift = lambda array: graph.shrink(  # noqa: E731
-            graph.pad(array, _widths(rank, axis, (0, reach))), _limits(source, axis, reach)
-        )
-        total, factor, reach = (
-            _n("add", total, _n("mul", factor, shift(total))),
-            _n("mul", factor, shift(factor)),
-            reach * 2,
-        )
+        later_total, later_factor = [_shift(array, axis, reach) for array in (total, factor)]
+        total = _n("add", total, _n("mul", factor, later_total))
+        factor = _n("mul", factor, later_factor)
+        reach *= 2
     return _n("mul", _exclusive_product(source, axis), total)
 
 
-def _limits(node: Node, axis: int, start: int) -> list[tuple]:
-    return [(start, n + start) if i == axis else (0, n) for i, n in enumerate(node.shape)]
+def _shift(node: Node, axis: int, reach: int) -> Node:
+    """Element i is element i + reach; zeros come in at the end."""
+    limits = [(reach, n + reach) if i == axis else (0, n) for i, n in enumerate(node.shape)]
+    return graph.shrink(graph.pad(node, _widths(len(node.shape), axis, (0, reach))), limits)
 
 
 def _gather(node: Node, grad: Node) -> Grads:

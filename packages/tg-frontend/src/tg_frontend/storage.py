@@ -15,17 +15,25 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from tg_frontend.engine import current_engine
 from tg_ir import graph
 from tg_ir.errors import ShapeError
 from tg_ir.graph import Node
 from tg_ir.symbolic import prod
 
-from tg_frontend.engine import current_engine
-
 if TYPE_CHECKING:
     from tg_frontend.core import Tensor
 
-__all__ = ["Step", "Storage", "apply_steps", "detached", "leaves", "mode", "realize_storages", "write_through"]
+__all__ = [
+    "Step",
+    "Storage",
+    "apply_steps",
+    "detached",
+    "leaves",
+    "mode",
+    "realize_storages",
+    "write_through",
+]
 
 Step = Callable[[Node], Node]
 """From a view's base to the view: made of movement operations only."""
@@ -127,9 +135,9 @@ def write_through(base: Node, steps: tuple[Step, ...], value: Node) -> Node:
             f"write: elements of the view {tuple(view.shape)} share memory of {tuple(base.shape)}, as after expand; "
             "write to a .clone() or to the base"
         )
-    flat = graph.scatter(
-        graph.reshape(base, (count,)), graph.reshape(index, (prod(view.shape),)), graph.reshape(value, (prod(view.shape),)), 0
-    )
+    written = (prod(index.shape),)
+    flat = graph.reshape(base, (count,))
+    flat = graph.scatter(flat, graph.reshape(index, written), graph.reshape(value, written), 0)
     return graph.reshape(flat, base.shape)
 
 
@@ -138,8 +146,10 @@ def _repeats(index: Node) -> bool:
     for node in graph.toposort([index]):
         if node.op.name == "expand" and prod(node.shape) != prod(node.inputs[0].shape):
             return True
-        if node.op.name == "window" and node["stride"] < node["dilation"] * (node["size"] - 1) + 1 and node.shape[node["axis"]] != 1:
-            return True
+        if node.op.name == "window":
+            overlap = node["stride"] < node["dilation"] * (node["size"] - 1) + 1
+            if overlap and node.shape[node["axis"]] != 1:
+                return True
     return False
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tg_ir.dtypes import DType, constant, int64, to_bits
-from tg_ir.graph.nodes import OPS, Node, Shape, make
+from tg_ir.graph.nodes import Node, Shape, make
+from tg_ir.graph.ops import OPS
 from tg_ir.symbolic import SymInt
 
 __all__ = [

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from tg_ir.dtypes import dtype_of
 from tg_ir.errors import ParseError, TgError
 from tg_ir.graph.build import buffer, const
-from tg_ir.graph.nodes import ATTRIBUTES, OPS, Attr, Node, make, toposort
+from tg_ir.graph.nodes import ATTRIBUTES, Attr, Node, make, toposort
+from tg_ir.graph.ops import OPS
 from tg_ir.symbolic import SymInt, Var, format_expr, parse_expr, variables
 
 __all__ = ["format_graph", "format_var", "parse_graph", "parse_var", "split_commas"]

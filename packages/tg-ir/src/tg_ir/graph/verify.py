@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tg_ir.dtypes import DType
 from tg_ir.errors import TgError, VerifyError
-from tg_ir.graph.nodes import ATTRIBUTES, BUFFER, OPS, Attr, Node, toposort
+from tg_ir.graph.nodes import ATTRIBUTES, Attr, Node, toposort
+from tg_ir.graph.ops import BUFFER, OPS
 from tg_ir.symbolic import Expr
 
 __all__ = ["verify_graph"]
