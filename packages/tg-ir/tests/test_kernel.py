@@ -205,6 +205,7 @@ def test_values_equal_are_one_object_also_after_pickling() -> None:
     assert pickle.loads(pickle.dumps(kernel)) == kernel
 
 
+Z = Parameter("z", float32, 4, "update")
 I, X, Y = Axis("i", 4), Parameter("x", float32, 4), Parameter("y", float32, 4, "write")
 LOAD = Load.of(X, I.index)
 
@@ -222,10 +223,7 @@ BROKEN = {
         "k", (X, Y), (), (Store(Y, 0, Part(Scan(MONOIDS["sum"](float32), I, (LOAD,)), 0), ()),)
     ),
     "not where the same store writes it": Kernel(
-        "k",
-        (Parameter("z", float32, 4, "update"),),
-        (),
-        (Store(Parameter("z", float32, 4, "update"), I.index, Load.of(Parameter("z", float32, 4, "update"), 3 - I.index), (I,)),),
+        "k", (Z,), (), (Store(Z, I.index, Load.of(Z, 3 - I.index), (I,)),)
     ),
     "want one of '', 'set'": Kernel("k", (X, Y), (), (Store(Y, I.index, LOAD, (I,), combine="xor"),)),
 }  # fmt: skip

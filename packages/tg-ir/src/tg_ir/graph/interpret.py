@@ -103,7 +103,7 @@ def _contract(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     product = product.reshape([a.shape[i] if has_a[i] else b.shape[i] for i in kept] + [1] * len(neither))
     product = product.transpose(np.argsort([*kept, *neither]))
     product = np.broadcast_to(product, [a.shape[i] for i in range(rank) if i not in axes])
-    return round_to(product * wide(repeats) if repeats != 1 else product, dtype)
+    return round_to(product * np.asarray(repeats, wide) if repeats != 1 else product, dtype)
 
 
 def _elementwise(node: Node, arrays: list[np.ndarray]) -> np.ndarray:
