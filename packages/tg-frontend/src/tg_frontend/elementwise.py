@@ -1,7 +1,7 @@
 """Elementwise arithmetic, comparison, logic, bits, rounding and selection.
 
-Operands are tensors and Python numbers; they broadcast and promote as in PyTorch. Exponentials, logarithms and
-trigonometry stand in transcendental.py.
+Operands are tensors and Python numbers; they broadcast and promote as in PyTorch. Exponentials, logarithms
+and trigonometry stand in transcendental.py.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ import functools
 import math
 from collections.abc import Callable
 
+from tg_frontend.core import Scalar, Tensor, broadcast_shapes, combine, elementwise, promote
 from tg_ir import dtypes as types
 from tg_ir import graph
 from tg_ir.dtypes import DType, bool_, float32, int64
 from tg_ir.errors import DTypeError, ShapeError, TgError
 
-from tg_frontend.core import Scalar, Tensor, broadcast_shapes, combine, elementwise, promote
-
 __all__ = [
-    "abs", "absolute", "add", "addcdiv", "addcmul", "allclose", "bitwise_and", "bitwise_left_shift", "bitwise_not",
-    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "copysign",
-    "div", "divide", "eq", "equal", "floor", "floor_divide", "fmax", "fmin", "fmod", "frac", "ge", "greater",
-    "greater_equal", "gt", "hypot", "isclose", "isfinite", "isinf", "isnan", "isneginf", "isposinf", "le", "lerp", "less",
-    "less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul",
-    "multiply", "nan_to_num", "ne", "neg", "negative", "not_equal", "positive", "pow", "reciprocal", "remainder", "round",
-    "rsqrt", "sgn", "sign", "signbit", "sqrt", "square", "sub", "subtract", "tril", "triu", "true_divide", "trunc",
-    "where",
+    "abs", "absolute", "add", "addcdiv", "addcmul", "allclose", "bitwise_and", "bitwise_left_shift",
+    "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "clamp", "clamp_max",
+    "clamp_min", "clip", "copysign", "div", "divide", "eq", "equal", "floor", "floor_divide", "fmax",
+    "fmin", "fmod", "frac", "ge", "greater", "greater_equal", "gt", "hypot", "isclose", "isfinite", "isinf",
+    "isnan", "isneginf", "isposinf", "le", "lerp", "less", "less_equal", "logical_and", "logical_not",
+    "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "multiply", "nan_to_num", "ne", "neg",
+    "negative", "not_equal", "positive", "pow", "reciprocal", "remainder", "round", "rsqrt", "sgn", "sign",
+    "signbit", "sqrt", "square", "sub", "subtract", "tril", "triu", "true_divide", "trunc", "where",
 ]  # fmt: skip
 
 Operand = Tensor | Scalar
 
 
-# ---- what the families of elementwise operations share -----------------------------------------------------------------
+# ---- what the families of elementwise operations share -----------------------------------------------------
 
 
 def float_dtype(dtype: DType) -> DType:
@@ -57,8 +56,10 @@ def float_method(name: str, doc: str) -> Callable[[Tensor], Tensor]:
 
 
 def in_float32(count: int = 1) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """For functions of several steps: the first `count` arguments are promoted to one float dtype, the steps are
-    done in float32 at least, and the result is rounded once."""
+    """For functions of several steps, done in float32 at least and rounded once.
+
+    The first `count` arguments are operands: they arrive as tensors of one float dtype.
+    """
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         names = function.__code__.co_varnames[:count]
@@ -85,7 +86,7 @@ def _rounded(name: str) -> Callable[[Tensor], Tensor]:
     return method
 
 
-# ---- arithmetic --------------------------------------------------------------------------------------------------------
+# ---- arithmetic --------------------------------------------------------------------------------------------
 
 
 def add(self: Operand, other: Operand, *, alpha: Scalar = 1) -> Tensor:
@@ -158,7 +159,9 @@ def pow(self: Operand, exponent: Operand) -> Tensor:
     if isinstance(exponent, int | float) and isinstance(self, Tensor):
         if self.dtype.is_float or (isinstance(exponent, int) and self.dtype is not bool_):
             if exponent < 0 and not self.dtype.is_float:
-                raise DTypeError(f"pow: a {self.dtype} tensor to the power {exponent}; cast it to a float first")
+                raise DTypeError(
+                    f"pow: a {self.dtype} tensor to the power {exponent}; cast it to a float first"
+                )
             if exponent in _POWERS:
                 return _POWERS[exponent](self)
     if isinstance(self, int | float) and self == 2 and exponent.dtype.is_float:  # type: ignore[union-attr]
@@ -237,7 +240,7 @@ def lerp(self: Tensor, end: Tensor, weight: Operand) -> Tensor:
     return where(lt(weight, 0.5), add(self, mul(step, weight)), sub(end, mul(step, sub(1, weight))))
 
 
-# ---- comparison --------------------------------------------------------------------------------------------------------
+# ---- comparison --------------------------------------------------------------------------------------------
 
 
 def eq(self: Operand, other: Operand) -> Tensor:
@@ -319,7 +322,9 @@ def isfinite(self: Tensor) -> Tensor:
     return lt(abs(self), math.inf) if self.dtype.has_inf else eq(self, self)
 
 
-def isclose(self: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+def isclose(
+    self: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> Tensor:
     """Whether |self - other| <= atol + rtol * |other|; equal infinities are close."""
     difference = abs(sub(self, other).to(float_dtype(self.dtype)))
     close = eq(self, other) | (isfinite(difference) & le(difference, add(mul(abs(other), rtol), atol)))
@@ -332,7 +337,9 @@ def _every(condition: Tensor) -> bool:
     return Tensor.from_node(graph.reduce(failures, "sum", range(condition.ndim))).item() == 0
 
 
-def allclose(self: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+def allclose(
+    self: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> bool:
     """Whether all elements are close (see `isclose`), as a Python bool."""
     return _every(isclose(self, other, rtol, atol, equal_nan))
 
@@ -342,7 +349,7 @@ def equal(self: Tensor, other: Tensor) -> bool:
     return self.shape == other.shape and _every(eq(self, other))
 
 
-# ---- logic and bits ----------------------------------------------------------------------------------------------------
+# ---- logic and bits ----------------------------------------------------------------------------------------
 
 
 def _truth(value: Operand) -> Tensor | bool:
@@ -399,7 +406,7 @@ def bitwise_right_shift(self: Operand, other: Operand) -> Tensor:
     return elementwise("shr", self, other, label="bitwise_right_shift")
 
 
-# ---- rounding and signs ------------------------------------------------------------------------------------------------
+# ---- rounding and signs ------------------------------------------------------------------------------------
 
 floor, ceil, trunc, _nearest = [_rounded(name) for name in ("floor", "ceil", "trunc", "round")]
 
@@ -439,7 +446,7 @@ def copysign(self: Operand, other: Operand) -> Tensor:
     return where(signbit(b), -size, size)
 
 
-# ---- selection ---------------------------------------------------------------------------------------------------------
+# ---- selection ---------------------------------------------------------------------------------------------
 
 
 def where(condition: Tensor | bool, input: Operand | None = None, other: Operand | None = None) -> Tensor:
@@ -485,7 +492,9 @@ def clamp_max(self: Tensor, max: Operand) -> Tensor:
     return clamp(self, None, max)
 
 
-def nan_to_num(self: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+def nan_to_num(
+    self: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
     """NaN and infinities replaced; by default 0 and the dtype's greatest and least finite values."""
     if not self.dtype.is_float:
         return self.clone()
@@ -515,7 +524,7 @@ def triu(self: Tensor, diagonal: int = 0) -> Tensor:
     return where(_below(self, "triu", diagonal - 1), 0, self)
 
 
-# ---- other names and operators -----------------------------------------------------------------------------------------
+# ---- other names and operators -----------------------------------------------------------------------------
 
 absolute, negative, subtract, multiply, divide, true_divide = abs, neg, sub, mul, div, div
 greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne

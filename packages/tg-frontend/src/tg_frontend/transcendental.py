@@ -10,16 +10,49 @@ import functools
 import math
 from collections.abc import Callable
 
-from tg_ir import graph
-
 from tg_frontend.autograd import custom_gradient
 from tg_frontend.core import Tensor, broadcast_shapes
 from tg_frontend.elementwise import float_method, in_float32, isinf, maximum, minimum, rsqrt, signbit, where
+from tg_ir import graph
 
 __all__ = [
-    "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "asin", "asinh", "atan",
-    "atan2", "atanh", "cos", "cosh", "deg2rad", "erf", "erfc", "exp", "exp2", "expm1", "log", "log10", "log1p", "log2",
-    "logaddexp", "logaddexp2", "logit", "rad2deg", "sigmoid", "sin", "sinc", "sinh", "tan", "tanh", "xlogy",
+    "acos",
+    "acosh",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "cos",
+    "cosh",
+    "deg2rad",
+    "erf",
+    "erfc",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "logaddexp",
+    "logaddexp2",
+    "logit",
+    "rad2deg",
+    "sigmoid",
+    "sin",
+    "sinc",
+    "sinh",
+    "tan",
+    "tanh",
+    "xlogy",
 ]  # fmt: skip
 
 exp = float_method("exp", "e to the power of self.")
@@ -38,7 +71,9 @@ _LARGE = 2.0**30
 """From here on sqrt(x**2 + 1) is x, in float64 too."""
 
 
-def _with_derivative(derivative: Callable[[Tensor], Tensor]) -> Callable[[Callable], Callable[[Tensor], Tensor]]:
+def _with_derivative(
+    derivative: Callable[[Tensor], Tensor],
+) -> Callable[[Callable], Callable[[Tensor], Tensor]]:
     """The function of one tensor with this derivative of its argument."""
 
     def decorate(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -52,7 +87,7 @@ def _with_derivative(derivative: Callable[[Tensor], Tensor]) -> Callable[[Callab
     return decorate
 
 
-# ---- exponentials and logarithms ---------------------------------------------------------------------------------------
+# ---- exponentials and logarithms ---------------------------------------------------------------------------
 
 
 @in_float32()
@@ -105,7 +140,7 @@ def logit(self: Tensor, eps: float | None = None) -> Tensor:
     return log(x) - log1p(-x)
 
 
-# ---- trigonometric -----------------------------------------------------------------------------------------------------
+# ---- trigonometric -----------------------------------------------------------------------------------------
 
 
 @in_float32()
@@ -170,7 +205,7 @@ def rad2deg(self: Tensor) -> Tensor:
     return self * (180 / math.pi)
 
 
-# ---- hyperbolic --------------------------------------------------------------------------------------------------------
+# ---- hyperbolic --------------------------------------------------------------------------------------------
 
 
 @in_float32()
@@ -183,6 +218,7 @@ def sinh(self: Tensor) -> Tensor:
 
 
 @in_float32()
+@_with_derivative(sinh)
 def cosh(self: Tensor) -> Tensor:
     """The hyperbolic cosine."""
     rising, falling = exp(self / 2), exp(-self / 2)
@@ -206,7 +242,7 @@ def acosh(self: Tensor) -> Tensor:
     """The inverse of the hyperbolic cosine, accurate near 1 and without overflow."""
     large = self > _LARGE
     above = where(large, 1.0, self) - 1
-    return where(large, log(self) + math.log(2), log1p(above + (above * (above + 2)).sqrt()))
+    return where(large, log(self) + math.log(2), log1p(above + above.sqrt() * (above + 2).sqrt()))
 
 
 @in_float32()
