@@ -70,9 +70,16 @@ def test_function_within_its_domain_is_pytorchs(name):
         "float16": 4e-3,
         "bfloat16": 3e-2,
     }  # gradients of 16-bit floats are made of several rounded steps
+    twice = not name.endswith(("2deg", "2rad"))
     for dtype in FLOATS:
-        check(*both(name), sample(3, 5, low=low, high=high), dtypes=(dtype,), second_order=dtype == "float64",
-              tolerance=tolerant.get(dtype))  # fmt: skip
+        x = sample(3, 5, low=low, high=high)
+        check(
+            *both(name),
+            x,
+            dtypes=(dtype,),
+            tolerance=tolerant.get(dtype),
+            second_order=twice and dtype == "float64",
+        )
     for shape in ((), (0, 3), (7, 1)):
         check(*both(name), sample(*shape, low=low, high=high))
 
@@ -100,8 +107,8 @@ def test_gradient_at_extremes_is_pytorchs(name):
     x = np.array([value for value in EXTREMES if abs(value) != 89], np.float32)
     ours, theirs = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
     getattr(ours, name)().backward(Tensor(np.ones_like(x)))
-    getattr(theirs, name)().backward(torch.ones(x.shape))
-    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-5, atol=1e-37, equal_nan=True)
+    getattr(theirs.double(), name)().to(torch.float32).backward(torch.ones(x.shape))
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-5, atol=1e-30, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -110,7 +117,8 @@ def test_function_of_two_operands_is_pytorchs(name):
     a, b = sample(3, 1, seed=1, low=low), sample(5, seed=2, low=low)
     check(*both(name), a, b, dtypes=("float32", "float64"), second_order=True)
     check(*both(name), np.zeros((0, 2)), np.ones(2))
-    check(*both(name), np.array([1, 2]), np.array([3, 0]))
+    if not name.startswith("log"):  # PyTorch has no logaddexp of integers
+        check(*both(name), np.array([1, 2]), np.array([3, 0]))
     values = np.array([-np.inf, -200.0, -1.0, -0.0, 0.0, 1.0, 200.0, np.inf, np.nan])
     check(*both(name), np.repeat(values, 9), np.tile(values, 9), grad=False)
 

@@ -114,7 +114,7 @@ def mul(self: Operand, other: Operand) -> Tensor:
 
 
 def div(self: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
-    """self / other in floats. `rounding_mode` "floor" or "trunc" rounds the quotient, and integers stay integers."""
+    """self / other in floats; `rounding_mode` "floor" or "trunc" rounds it, and integers stay integers."""
     if rounding_mode == "floor":
         return floor_divide(self, other)
     (a, b), dtype = promote("div", self, other)
@@ -156,14 +156,12 @@ def pow(self: Operand, exponent: Operand) -> Tensor:
     Raises:
         DTypeError: an integer tensor to a negative number; cast to a float first.
     """
-    if isinstance(exponent, int | float) and isinstance(self, Tensor):
-        if self.dtype.is_float or (isinstance(exponent, int) and self.dtype is not bool_):
-            if exponent < 0 and not self.dtype.is_float:
-                raise DTypeError(
-                    f"pow: a {self.dtype} tensor to the power {exponent}; cast it to a float first"
-                )
-            if exponent in _POWERS:
-                return _POWERS[exponent](self)
+    if isinstance(self, Tensor) and isinstance(exponent, int | float):
+        integers = self.dtype.is_int and isinstance(exponent, int)
+        if integers and exponent < 0:
+            raise DTypeError(f"pow: a {self.dtype} tensor to the power {exponent}; cast it to a float first")
+        if exponent in _POWERS and (integers or self.dtype.is_float):
+            return _POWERS[exponent](self)
     if isinstance(self, int | float) and self == 2 and exponent.dtype.is_float:  # type: ignore[union-attr]
         return elementwise("exp2", exponent)
     return elementwise("pow", self, exponent)
@@ -536,8 +534,10 @@ def _reflected(function: Callable[..., Tensor]) -> Callable[[Tensor, Operand], T
 
 
 _BINARY = {
-    "add": add, "sub": sub, "mul": mul, "truediv": div, "floordiv": floor_divide, "mod": remainder, "pow": pow,
-    "and": bitwise_and, "or": bitwise_or, "xor": bitwise_xor, "lshift": bitwise_left_shift, "rshift": bitwise_right_shift,
+    "add": add, "sub": sub, "mul": mul, "truediv": div, "floordiv": floor_divide, "mod": remainder,
+    "pow": pow,
+    "and": bitwise_and, "or": bitwise_or, "xor": bitwise_xor,
+    "lshift": bitwise_left_shift, "rshift": bitwise_right_shift,
     "divmod": lambda self, other: (floor_divide(self, other), remainder(self, other)),
 }  # fmt: skip
 

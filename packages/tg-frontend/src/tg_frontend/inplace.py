@@ -1,4 +1,4 @@
-"""In-place forms: `x.add_(y)` and `x += y` write the result of `x.add(y)` to `x`, whatever `x` is a view of."""
+"""In-place forms: `x.add_(y)` and `x += y` write the result of `x.add(y)` to `x`, be it a view or not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Elementwise exponentials, logarithms, trigonometric and hyperbolic functions.
 
-What tg_ir lacks is composed here in float32 at least, so that 16-bit and 8-bit floats round once. Functions whose
-composition differentiates badly carry their derivative.
+What tg_ir lacks is composed here in float32 at least, so that 16-bit and 8-bit floats round once. Functions
+whose composition differentiates badly carry their derivative.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def log10(self: Tensor) -> Tensor:
 
 
 def _log_sum(self: Tensor, other: Tensor, power: Callable, scale: float) -> Tensor:
-    """max + log(1 + base**-|difference|) for the base that `power` raises; `scale` is its natural logarithm."""
+    """max + log(1 + base**-|difference|) for the base that `power` raises, whose logarithm is `scale`."""
     difference = where(self == other, 0.0, self - other)  # of equal infinities it is NaN
     return maximum(self, other) + log1p(power(-abs(difference))) / scale
 
@@ -122,7 +122,7 @@ def xlogy(self: Tensor, other: Tensor) -> Tensor:
 
 
 def erfc(self: Tensor) -> Tensor:
-    """1 - erf(self). Its error is that of a number near 1: what is left of large values (from 3.9 in float32) is 0."""
+    """1 - erf(self), with the absolute error of a number near 1: from 3.9 on, nothing is left in float32."""
     return 1 - erf(self)
 
 
