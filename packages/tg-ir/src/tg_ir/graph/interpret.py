@@ -73,6 +73,8 @@ def _contract(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     axes, dtype = node["axes"], node.dtype
     wide = np.float32 if dtype.is_float and dtype.itemsize < 4 else compute_dtype(dtype)
     rank = a.ndim
+    if not a.size:
+        return np.zeros([a.shape[i] for i in range(rank) if i not in axes], compute_dtype(dtype))
     groups: dict[tuple[bool, bool, bool], list[int]] = {}
     has_a = [a.shape[i] == 1 or a.strides[i] != 0 for i in range(rank)]
     has_b = [b.shape[i] == 1 or b.strides[i] != 0 for i in range(rank)]
