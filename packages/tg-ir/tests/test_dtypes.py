@@ -12,6 +12,7 @@ import sys
 from fractions import Fraction
 
 import pytest
+
 from tg_ir import dtypes
 from tg_ir.dtypes import (
     DTYPES,
