@@ -138,7 +138,7 @@ def hidden_arguments(explicit_bytes: int, kinds: Iterable[str] = HIDDEN_ARGUMENT
 
 
 def lay_out_arguments(arguments: Sequence[Argument], hidden: Sequence[str] = ()) -> list[Argument]:
-    """`arguments` with an offset each, aligned to the largest power of two in its size, then `hidden` ones."""
+    """`arguments` with an offset each, aligned to the power of two in their size, then `hidden` ones."""
     placed, at = [], 0
     for argument in arguments:
         if argument.offset is None:
@@ -208,6 +208,7 @@ def _kernel_note(target: TargetId, kernel: Kernel) -> dict[str, object]:
     note: dict[str, object] = {
         ".name": kernel.name,
         ".symbol": f"{kernel.name}.kd",
+        ".args": [_argument_note(argument) for argument in kernel.arguments],
         ".kernarg_segment_size": descriptor.value("kernarg_size", target),
         ".kernarg_segment_align": max([4, *map(_alignment, kernel.arguments)]),
         ".group_segment_fixed_size": descriptor.value("group_segment_fixed_size", target),
@@ -224,8 +225,6 @@ def _kernel_note(target: TargetId, kernel: Kernel) -> dict[str, object]:
         note[".agpr_count"] = max(0, descriptor.next_free_vgpr - accum_offset)
     else:
         note[".workgroup_processor_mode"] = descriptor.value("workgroup_processor_mode", target)
-    if kernel.arguments:
-        note[".args"] = [_argument_note(argument) for argument in kernel.arguments]
     return dict(sorted((note | kernel.metadata).items()))
 
 
@@ -243,7 +242,7 @@ def _kernarg_bytes(arguments: Sequence[Argument]) -> int:
     own = [item for item in arguments if not item.value_kind.startswith("hidden_")]
     end = max((item.offset + item.size for item in own), default=0)
     if len(own) == len(arguments):
-        return end
+        return end + -end % 4
     return end + -end % 8 + HIDDEN_ARGUMENTS_BYTES
 
 

@@ -1,8 +1,8 @@
 """Writing an ELF64 shared object for AMD GPUs, laid out as the ROCm loader and LLVM's tools expect it.
 
 One read-only segment holds headers, note, dynamic symbols, `.dynamic` and `.rodata`, a second one `.text`;
-symbol and string tables for people follow outside of memory. Sections are placed first, from their sizes, then
-filled, since symbols, `.dynamic` and `.rodata` hold addresses.
+symbol and string tables for people follow outside of memory. Sections are placed first, from their sizes,
+then filled, since symbols, `.dynamic` and `.rodata` hold addresses.
 Source: the System V gABI, ELF-64 chapters 4 and 5; LLVM 22, AMDGPUUsage, "ELF Code Object".
 """
 
@@ -142,7 +142,7 @@ def _place(sections: dict[str, _Section]) -> int:
         at += -at % section.alignment
         section.offset = at
         if section.flags & elf.SHF_ALLOC:
-            # Code has its own page in memory, but no page of padding in the file: the offset in the page is kept.
+            # Code has a page of its own in memory, without padding in the file: the offset in the page stays.
             section.address = at + (_PAGE_BYTES if name == ".text" else 0)
         at += section.size
     return at + -at % 8

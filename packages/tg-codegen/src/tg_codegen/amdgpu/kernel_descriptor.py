@@ -2,7 +2,8 @@
 
 `KernelDescriptor` has one field for each `.amdhsa_*` directive of the assembler, named without the prefix. A
 field that is one bit field says where it lies in the 512 bits, for each generation that has it, and what it
-defaults to; the rest (register counts, `user_sgpr_count`, `accum_offset`) are computed in `encode` and `decode`.
+defaults to; the rest (register counts, `user_sgpr_count`, `accum_offset`) are computed in `encode`
+and `decode`.
 Source: LLVM 22, AMDGPUUsage, "Code Object V3 Kernel Descriptor", the tables of compute_pgm_rsrc1, 2 and 3,
 and "AMDHSA Kernel Assembler Directives"; defaults and checks as llvm-mc 22 has them.
 """
@@ -45,9 +46,9 @@ class KernelDescriptor:
     """A field that is None has the target's default; `decode` leaves None only what the target lacks.
 
     `next_free_vgpr` and `next_free_sgpr` count the kernel's own registers; decoding gives them rounded up to
-    the granule, and 0 SGPRs where the generation allocates all. `reserve_vcc` and `reserve_xnack_mask` change no
-    bit: the supported generations always allocate both. `unnamed_bits` holds the bits that no directive names, so
-    that `encode` inverts `decode` on every valid descriptor.
+    the granule, and 0 SGPRs where the generation allocates all. `reserve_vcc` and `reserve_xnack_mask` change
+    no bit: the supported generations always allocate both. `unnamed_bits` holds the bits that no directive
+    names, so that `encode` inverts `decode` on every valid descriptor.
     """
 
     next_free_vgpr: int
@@ -111,7 +112,9 @@ class KernelDescriptor:
         """SGPRs as the metadata counts them: the kernel's own and the special ones."""
         generation = TargetId.parse(target).generation
         vcc = 2 if self.reserve_vcc is None else 2 * self.reserve_vcc
-        return self.next_free_sgpr + (generation.extra_sgprs if generation.sgpr_granule else vcc)
+        # Preloaded arguments occupy their registers even when no instruction names them.
+        own = max(self.next_free_sgpr, self._user_sgprs() if self.user_sgpr_kernarg_preload_length else 0)
+        return own + (generation.extra_sgprs or vcc)
 
     def directives(self) -> Iterator[tuple[str, int]]:
         """The `.amdhsa_*` directives that say the same: name without prefix, value."""
@@ -149,12 +152,12 @@ class KernelDescriptor:
         generation = target.generation
         granule = generation.vgpr_granule[self.wave_size(target)]
         vgprs = _checked("next_free_vgpr", self.next_free_vgpr, 0, generation.max_vgprs)
-        sgprs = _checked("next_free_sgpr", self.next_free_sgpr, 0, generation.max_sgprs)
+        _checked("next_free_sgpr", self.next_free_sgpr, 0, generation.max_sgprs)
         vgpr_blocks = _blocks(vgprs, granule)
         yield _VGPR_COUNT, vgpr_blocks
         if generation.sgpr_granule:
-            yield _SGPR_COUNT, _blocks(sgprs + generation.extra_sgprs, generation.sgpr_granule)
-        yield _USER_SGPR_COUNT, self._user_sgprs(target)
+            yield _SGPR_COUNT, _blocks(self.sgpr_count(target), generation.sgpr_granule)
+        yield _USER_SGPR_COUNT, self._user_sgprs()
         if generation.name in _CDNA:
             yield _ACCUM_OFFSET, self._accum_offset_blocks(target)
         elif self.accum_offset is not None:
@@ -181,7 +184,7 @@ class KernelDescriptor:
             )
         return offset // 4 - 1
 
-    def _user_sgprs(self, target: TargetId) -> int:
+    def _user_sgprs(self) -> int:
         enabled = sum(count * (getattr(self, name) or 0) for name, count in _USER_SGPRS.items())
         count = enabled if self.user_sgpr_count is None else self.user_sgpr_count
         _checked("user_sgpr_count", count, enabled, _MAX_USER_SGPRS)

@@ -23,9 +23,9 @@ class Generation:
     """What the kernel descriptor and the layout of code depend on.
 
     `vgpr_granule` maps a wave size to the unit of the descriptor's VGPR count. `extra_sgprs` are VCC,
-    FLAT_SCRATCH and XNACK_MASK, allocated above the kernel's own; where `sgpr_granule` is 0 every wave has all
-    SGPRs. Code ends with `padding_words` of `padding_word` from the next multiple of `padding_align_bytes`, for
-    the prefetcher.
+    FLAT_SCRATCH and XNACK_MASK, allocated above the kernel's own; where `sgpr_granule` is 0 every wave has
+    all SGPRs. Code ends with `padding_words` of `padding_word` from the next multiple of
+    `padding_align_bytes`, for the prefetcher.
     """
 
     name: str
