@@ -356,21 +356,17 @@ def _read_argument(item: object, note_offset: int) -> Argument:
 
 def _read_code(file: ElfFile, address: int) -> bytes:
     """From `address` to its function's end; to the next symbol or the section's end if that has no size."""
-    section = next(
-        (
-            item
-            for item in file.sections
-            if item.flags & elf.SHF_EXECINSTR and item.address <= address < item.address + item.size
-        ),
-        None,
-    )
-    if section is None:
+    for section in file.sections:
+        if section.flags & elf.SHF_EXECINSTR and section.address <= address < section.address + section.size:
+            break
+    else:
         raise file.reader.error(f"entry address {address:#x} is in no section of code", 0)
-    content, start = file.section_bytes(section), address - section.address
-    ends = [item.value + item.size for item in file.symbols if item.value == address and item.size]
-    if not ends:
-        ends = [item.value for item in file.symbols if address < item.value]
-    return content[start : min([section.address + section.size, *ends]) - section.address]
+    number = file.sections.index(section)
+    symbols = [symbol for symbol in file.symbols if symbol.section == number]
+    ends = [symbol.value + symbol.size for symbol in symbols if symbol.value == address and symbol.size]
+    ends = ends or [symbol.value for symbol in symbols if symbol.value > address]
+    end = min([section.address + section.size, *ends])
+    return file.section_bytes(section)[address - section.address : end - section.address]
 
 
 _REQUIRED = object()

@@ -40,7 +40,7 @@ SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_HASH, SHT_DYNAMIC, SHT_NOTE,
 )
 SHT_DYNSYM = 11
 SHF_ALLOC, SHF_EXECINSTR = 2, 4
-SHN_UNDEF, SHN_LORESERVE = 0, 0xFF00
+SHN_UNDEF, SHN_ABS = 0, 0xFFF1
 STB_GLOBAL, STV_PROTECTED = 1, 3
 STT_NOTYPE, STT_OBJECT, STT_FUNC = 0, 1, 2
 
@@ -109,18 +109,14 @@ class Note:
     offset: int
 
 
-# Relocation type -> width in bytes and the value's right shift, and whether the place is subtracted.
+# Relocations that a linked file has: type -> width in bytes, right shift of the value, its origin.
 _FORMULAS = {
-    1: (4, 0, False),  # ABS32_LO
-    2: (4, 32, False),  # ABS32_HI
-    3: (8, 0, False),  # ABS64
-    4: (4, 0, True),  # REL32
-    5: (8, 0, True),  # REL64
-    6: (4, 0, False),  # ABS32
-    10: (4, 0, True),  # REL32_LO
-    11: (4, 32, True),  # REL32_HI
+    1: (4, 0, "symbol"),  # ABS32_LO
+    2: (4, 32, "symbol"),  # ABS32_HI
+    3: (8, 0, "symbol"),  # ABS64
+    6: (4, 0, "symbol"),  # ABS32
+    13: (8, 0, "base"),  # RELATIVE64
 }
-_R_NONE, _R_RELATIVE64 = 0, 13
 
 
 class ElfFile:
@@ -133,43 +129,32 @@ class ElfFile:
         self.data = data
         self.reader = ByteReader(data, "ELF")
         header = self.reader.unpack(FILE_HEADER, 0, "file header")
-        ident, self.type, self.machine, _, self.entry = header[:5]
-        self._phoff, self._shoff, self.flags, _, self._phentsize, self._phnum = header[5:11]
-        self._shentsize, self._shnum, self._shstrndx = header[11:]
+        ident, self.type, self.machine, _, self.entry, phoff, shoff, self.flags, _ = header[:9]
+        self._program_headers, self._section_headers = (phoff, *header[9:11]), (shoff, *header[11:13])
+        self._names_section = header[13]
         if ident[:7] != IDENT:
-            raise self.reader.error(
-                f"starts with {ident[:7].hex(' ')}, want {IDENT.hex(' ')}, 64-bit little-endian", 0
-            )
+            raise self.reader.error(f"starts with {ident[:7]!r}, want {IDENT!r}, 64-bit little-endian", 0)
         self.os_abi, self.abi_version = ident[7], ident[8]
 
     @cached_property
     def sections(self) -> list[Section]:
         """By number; number 0 is the null section. Empty when the file has no section headers."""
-        if not self._shnum:
-            return []
-        if self._shentsize != SECTION_HEADER.size:
-            raise self.reader.error(
-                f"section headers of {self._shentsize} bytes, want {SECTION_HEADER.size}", 58
-            )
-        rows = self.reader.table(SECTION_HEADER, self._shoff, self._shnum, "section header table")
-        if self._shstrndx >= len(rows):
-            raise self.reader.error(f"section {self._shstrndx} has the names, there are {len(rows)}", 62)
-        _, _, _, _, names, names_size, *_ = rows[self._shstrndx]
-        if names + names_size > len(self.data):
-            raise self.reader.error("section names lie outside the file", names)
+        rows = self._headers(SECTION_HEADER, *self._section_headers, "section header table")
+        if rows and self._names_section >= len(rows):
+            raise self.reader.error(f"section {self._names_section} has the names, there are {len(rows)}", 62)
+        names, size = rows[self._names_section][4:6] if rows else (0, 0)
         read_name = self.reader.c_string
-        return [
-            Section(read_name(names + row[0], names + names_size, "section name"), *row[1:]) for row in rows
-        ]
+        return [Section(read_name(names + row[0], names + size, "section name"), *row[1:]) for row in rows]
 
     @cached_property
     def segments(self) -> list[Segment]:
-        if self._phnum and self._phentsize != PROGRAM_HEADER.size:
-            raise self.reader.error(
-                f"program headers of {self._phentsize} bytes, want {PROGRAM_HEADER.size}", 54
-            )
-        rows = self.reader.table(PROGRAM_HEADER, self._phoff, self._phnum, "program header table")
+        rows = self._headers(PROGRAM_HEADER, *self._program_headers, "program header table")
         return [Segment(*row) for row in rows]
+
+    def _headers(self, layout: struct.Struct, at: int, entry_size: int, count: int, what: str) -> list[tuple]:
+        if count and entry_size != layout.size:
+            raise self.reader.error(f"{what} has entries of {entry_size} bytes, want {layout.size}", at)
+        return self.reader.table(layout, at, count, what) if count else []
 
     @cached_property
     def symbols(self) -> list[Symbol]:
@@ -183,23 +168,16 @@ class ElfFile:
     @cached_property
     def relocations(self) -> list[Relocation]:
         """Of all `SHT_RELA` sections."""
-        return [
-            item
-            for section in self.sections
-            if section.type == SHT_RELA
-            for item in self._relocations(section)
-        ]
+        sections = (section for section in self.sections if section.type == SHT_RELA)
+        return [item for section in sections for item in self._relocations(section)]
 
     @cached_property
     def notes(self) -> list[Note]:
         """Of the segments, or of the sections where there are no note segments."""
-        places = [
-            (item.offset, item.file_size, item.alignment) for item in self.segments if item.type == PT_NOTE
-        ]
-        if not places:
-            places = [
-                (item.offset, item.size, item.alignment) for item in self.sections if item.type == SHT_NOTE
-            ]
+        segments = [item for item in self.segments if item.type == PT_NOTE]
+        places = [(item.offset, item.file_size, item.alignment) for item in segments]
+        sections = [] if places else [item for item in self.sections if item.type == SHT_NOTE]
+        places += [(item.offset, item.size, item.alignment) for item in sections]
         return [note for place in places for note in self._notes(*place)]
 
     def section(self, name: str) -> Section | None:
@@ -243,78 +221,52 @@ class ElfFile:
         return memory
 
     def _relocate(self, memory: bytearray, base: int, item: Relocation, resolve: Callable | None) -> None:
-        if item.type == _R_NONE:
-            return
-        if item.type == _R_RELATIVE64:
-            width, value = 8, base + item.addend
-        elif item.type in _FORMULAS:
-            width, shift, relative = _FORMULAS[item.type]
-            value = (
-                self._address(item, base, resolve) + item.addend - relative * (base + item.offset) >> shift
-            )
-        else:
-            raise self.reader.error(f"relocation type {item.type} is not supported", item.offset)
+        if item.type not in _FORMULAS:
+            raise self.reader.error(f"relocation type {item.type} is not one of a linked file", item.offset)
+        width, shift, origin = _FORMULAS[item.type]
         if item.offset + width > len(memory):
             raise self.reader.error("a relocation's place lies outside the image", item.offset)
+        value = item.addend + (base if origin == "base" else self._address(item, base, resolve)) >> shift
         memory[item.offset : item.offset + width] = (value & (1 << 8 * width) - 1).to_bytes(width, "little")
 
     def _address(self, item: Relocation, base: int, resolve: Callable[[str], int] | None) -> int:
         symbol = item.symbol
-        if symbol is None:
-            return 0
+        if symbol is None or symbol.section == SHN_ABS:
+            return symbol.value if symbol else 0
         if symbol.section != SHN_UNDEF:
-            return symbol.value + (base if symbol.section < SHN_LORESERVE else 0)
+            return symbol.value + base
         if resolve is None:
             raise self.reader.error(f"symbol {symbol.name!r} is undefined", item.offset)
         return resolve(symbol.name)
+
+    def _linked(self, section: Section) -> Section:
+        if section.link >= len(self.sections):
+            message = f"{section.name} names section {section.link} of {len(self.sections)}"
+            raise self.reader.error(message, section.offset)
+        return self.sections[section.link]
 
     def _symbols_of_type(self, section_type: int) -> list[Symbol]:
         section = next((item for item in self.sections if item.type == section_type), None)
         return self._symbols(section) if section else []
 
     def _symbols(self, section: Section) -> list[Symbol]:
-        if section.link >= len(self.sections):
-            raise self.reader.error(
-                f"{section.name} names section {section.link} for its strings", section.offset
-            )
-        strings = self.sections[section.link]
+        strings, symbols = self._linked(section), []
         end = strings.offset + strings.size
-        if end > len(self.data):
-            raise self.reader.error(f"{strings.name} lies outside the file", strings.offset)
-        count = section.size // SYMBOL.size
-        return [
-            Symbol(
-                self.reader.c_string(strings.offset + name, end, "symbol name"),
-                value,
-                size,
-                info & 15,
-                info >> 4,
-                other & 3,
-                number,
-            )
-            for name, info, other, number, value, size in self.reader.table(
-                SYMBOL, section.offset, count, section.name
-            )
-        ]
+        for row in self.reader.table(SYMBOL, section.offset, section.size // SYMBOL.size, section.name):
+            name_at, info, other, number, value, size = row
+            name = self.reader.c_string(strings.offset + name_at, end, "symbol name")
+            symbols.append(Symbol(name, value, size, info & 15, info >> 4, other & 3, number))
+        return symbols
 
     def _relocations(self, section: Section) -> Iterator[Relocation]:
-        symbols: list[Symbol] = []
-        if section.link:
-            if section.link >= len(self.sections):
-                raise self.reader.error(
-                    f"{section.name} names section {section.link} for its symbols", section.offset
-                )
-            symbols = self._symbols(self.sections[section.link])
+        symbols = self._symbols(self._linked(section)) if section.link else []
         rows = self.reader.table(RELA, section.offset, section.size // RELA.size, section.name)
         for offset, info, addend in rows:
             index = info >> 32
             if index and index >= len(symbols):
-                raise self.reader.error(
-                    f"{section.name} names symbol {index} of {len(symbols)}", section.offset
-                )
-            yield Relocation(
-                section.info, offset, info & 0xFFFFFFFF, symbols[index] if index else None, addend
-            )
+                raise self.reader.error(f"relocation names symbol {index} of {len(symbols)}", section.offset)
+            symbol = symbols[index] if index else None
+            yield Relocation(section.info, offset, info & 0xFFFFFFFF, symbol, addend)
 
     def _notes(self, at: int, size: int, alignment: int) -> Iterator[Note]:
         self.reader.take(at, size, "notes")

@@ -216,8 +216,9 @@ class KernelDescriptor:
             descriptor.wave_size(target)
         ]
         if generation.sgpr_granule:
-            allocated = (take(*_SGPR_COUNT) + 1) * generation.sgpr_granule
-            descriptor.next_free_sgpr = min(allocated - generation.extra_sgprs, generation.max_sgprs)
+            own = (take(*_SGPR_COUNT) + 1) * generation.sgpr_granule - generation.extra_sgprs
+            excess = max(0, own - generation.max_sgprs)
+            descriptor.next_free_sgpr = own - (excess if excess < generation.sgpr_granule else 0)
         if generation.name in _CDNA:
             descriptor.accum_offset = 4 * take(*_ACCUM_OFFSET) + 4
         descriptor.unnamed_bits = take.rest

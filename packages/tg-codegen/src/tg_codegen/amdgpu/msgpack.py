@@ -1,7 +1,7 @@
 """MessagePack, the format of the metadata note: bytes to Python values and back.
 
-Maps become dicts, arrays lists; the rest is what it is in Python. Extension types are refused: no code object
-has them.
+Maps become dicts, arrays lists; the rest is what it is in Python. Refused are extension types and keys that are
+not text: no code object has them.
 Source: the MessagePack specification (msgpack.org).
 """
 
@@ -148,11 +148,11 @@ def _unpack_items(reader: ByteReader, kind: str, size: int, at: int, depth: int)
             item, at = _unpack(reader, at, depth + 1)
             items.append(item)
         return items, at
-    mapping: dict[object, object] = {}
+    mapping: dict[str, object] = {}
     for _ in range(size):
         key_at = at
         key, at = _unpack(reader, at, depth + 1)
-        if isinstance(key, (list, dict)) or key in mapping:
-            raise reader.error("a map key is a container or stands twice", key_at)
+        if not isinstance(key, str) or key in mapping:
+            raise reader.error("a map key is not text or stands twice", key_at)
         mapping[key], at = _unpack(reader, at, depth + 1)
     return mapping, at
