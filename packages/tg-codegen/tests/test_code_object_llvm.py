@@ -104,8 +104,8 @@ def compile_opencl(source: str, target: str, out: Path, *options: str) -> bytes:
 def random_descriptor(rng: random.Random, target: TargetId) -> KernelDescriptor:
     """Any directives with any values of their fields; many are refused, for a range or a combination.
 
-    Left out is where we refuse on purpose what llvm-mc takes: more than 16 user SGPRs, shared VGPRs when wave32
-    is not written but the default, more registers than there are on RDNA.
+    Left out is where we refuse on purpose what llvm-mc takes: more than 16 user SGPRs, shared VGPRs when
+    wave32 is not written but the default, more registers than there are on RDNA.
     """
     generation = target.generation
     values = {}
@@ -210,7 +210,7 @@ def test_code_object_rewritten_from_parameters_matches_clang(
         raw = theirs.elf.memory(symbol.value, 64, "kernel descriptor")
         assert kernel.descriptor.encode(target, kernel.address - symbol.value) == raw
         assert kernel.descriptor.unnamed_bits == 0
-        # Registers are rounded up in the descriptor and exact in the note; the rest comes from the descriptor.
+        # The descriptor rounds registers up, the note has them exactly; all else comes from the descriptor.
         sgprs = kernel.metadata[".sgpr_count"] - (6 if target.startswith("gfx9") else 0)
         vgprs = kernel.metadata[".vgpr_count"]
         descriptor = replace(kernel.descriptor, next_free_vgpr=vgprs, next_free_sgpr=sgprs, reserve_vcc=0)

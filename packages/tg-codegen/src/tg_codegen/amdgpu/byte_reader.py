@@ -18,7 +18,7 @@ class CodeObjectError(TgError, ValueError):
 
     def __init__(self, message: str, offset: int | None = None):
         super().__init__(message if offset is None else f"{message}; at offset {offset:#x}")
-        self.offset = offset
+        self.message, self.offset = message, offset
 
 
 class ByteReader:
@@ -34,12 +34,12 @@ class ByteReader:
 
     def take(self, offset: int, size: int, what: str) -> bytes:
         if offset < 0 or size < 0 or offset + size > len(self.data):
-            raise self.error(f"{what} needs {size} bytes, the file has {len(self.data)}", offset)
+            raise self.error(f"{what} needs {size} bytes, there are {len(self.data)}", offset)
         return self.data[offset : offset + size]
 
     def unpack(self, layout: struct.Struct, offset: int, what: str) -> tuple:
         if offset < 0 or offset + layout.size > len(self.data):
-            raise self.error(f"{what} needs {layout.size} bytes, the file has {len(self.data)}", offset)
+            raise self.error(f"{what} needs {layout.size} bytes, there are {len(self.data)}", offset)
         return layout.unpack_from(self.data, offset)
 
     def table(self, layout: struct.Struct, offset: int, count: int, what: str) -> list[tuple]:

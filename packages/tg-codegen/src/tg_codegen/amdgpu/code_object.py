@@ -303,7 +303,7 @@ def read_code_object(data: bytes, target: TargetId | str | None = None) -> CodeO
             kernels.append(_read_kernel(file, found, entry, symbols, note_offset))
         except CodeObjectError as error:
             name = entry.get(".name") if isinstance(entry, dict) else None
-            raise CodeObjectError(f"kernel {name}: {error}") from error
+            raise CodeObjectError(f"kernel {name}: {error.message}", error.offset) from error
     return CodeObject(found, version, kernels, metadata, file)
 
 

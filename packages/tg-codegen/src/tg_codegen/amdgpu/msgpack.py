@@ -1,7 +1,7 @@
 """MessagePack, the format of the metadata note: bytes to Python values and back.
 
-Maps become dicts, arrays lists; the rest is what it is in Python. Refused are extension types and keys that are
-not text: no code object has them.
+Maps become dicts, arrays lists; the rest is what it is in Python. Refused are extension types and keys that
+are not text: no code object has them.
 Source: the MessagePack specification (msgpack.org).
 """
 
