@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import re
 import shutil
@@ -311,9 +312,55 @@ def test_bundle_from_clang_offload_bundler_is_read(tmp_path: Path) -> None:
     command = [bundler, "-type=o", f"-targets={targets}", *inputs, f"-output={tmp_path / 'b'}"]
     run(*command)
     bundle = (tmp_path / "b").read_bytes()
-    assert set(read_bundle(bundle)) == set(targets.split(","))
+    assert {name.rstrip("-") for name in read_bundle(bundle)} == set(targets.split(","))
     for target, data in entries.items():
         assert read_code_object(bundle, target).elf.data == data
     run(*command, "-compress")
     with pytest.raises(CodeObjectError, match="compressed"):
         read_code_object((tmp_path / "b").read_bytes(), "gfx942")
+
+
+# Triton, which has its own LLVM.
+
+
+def test_triton_code_objects_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton", reason="triton is not installed")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    module = tmp_path / "triton_gemm.py"
+    module.write_text(TRITON_SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gemm = importlib.import_module("triton_gemm").gemm
+    sizes = {"BM": 64, "BN": 64, "BK": 32}
+    signature = {"a": "*fp16", "b": "*fp16", "c": "*fp16", "K": "i32"} | dict.fromkeys(sizes, "constexpr")
+    for name, processor in PROCESSORS.items():
+        target = GPUTarget("hip", name, 64 if processor.generation.name == "cdna3" else 32)
+        built = triton.compile(ASTSource(gemm, signature, sizes), target=target)
+        found = read_code_object(built.asm["hsaco"])
+        assert str(found.target).partition(":")[0] == name
+        (kernel,) = found.kernels
+        symbol = next(item for item in found.elf.symbols if item.name == "gemm.kd")
+        raw = found.elf.memory(symbol.value, 64, "kernel descriptor")
+        assert kernel.descriptor.encode(found.target, kernel.address - symbol.value) == raw
+        assert [item.value_kind for item in kernel.arguments[:4]] == ["global_buffer"] * 3 + ["by_value"]
+        assert kernel.metadata[".group_segment_fixed_size"] == kernel.descriptor.group_segment_fixed_size
+        (rewritten,) = read_code_object(write_code_object(found.target, found.kernels)).kernels
+        assert replace(rewritten, address=0) == replace(kernel, address=0)
+
+
+TRITON_SOURCE = """
+import triton
+import triton.language as tl
+
+@triton.jit
+def gemm(a, b, c, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    m = tl.program_id(0) * BM + tl.arange(0, BM)
+    n = tl.program_id(1) * BN + tl.arange(0, BN)
+    total = tl.zeros((BM, BN), tl.float32)
+    for start in range(0, K, BK):
+        k = start + tl.arange(0, BK)
+        total += tl.dot(tl.load(a + m[:, None] * K + k[None, :]), tl.load(b + k[:, None] * BN + n[None, :]))
+    tl.store(c + m[:, None] * BN + n[None, :], total.to(tl.float16))
+"""
