@@ -7,6 +7,7 @@ import struct
 from dataclasses import replace
 
 import pytest
+
 from tg_codegen.amdgpu import elf
 from tg_codegen.amdgpu.byte_reader import CodeObjectError
 from tg_codegen.amdgpu.code_object import (

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+
 from tg_codegen.amdgpu.byte_reader import CodeObjectError
 from tg_codegen.amdgpu.code_object import read_bundle, read_code_object, write_code_object
 from tg_codegen.amdgpu.elf import ElfFile
