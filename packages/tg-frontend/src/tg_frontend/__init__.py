@@ -17,6 +17,7 @@ from tg_frontend.autograd import (
 )
 from tg_frontend.core import Tensor
 from tg_frontend.engine import Device, set_engine
+from tg_frontend.vmap import vmap
 
 __all__ = [
     "Device",
@@ -31,6 +32,7 @@ __all__ = [
     "no_grad",
     "set_engine",
     "value_and_grad",
+    "vmap",
 ]
 
 
