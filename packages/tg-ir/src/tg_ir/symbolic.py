@@ -11,7 +11,7 @@ this file has what walks expressions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 from tg_ir.errors import SymbolicError
@@ -136,7 +136,7 @@ _COMPUTE: dict[type[Expr], Callable[..., Any]] = {
 }
 
 
-def evaluate(e: SymInt, values: Mapping[Leaf | str, Any]) -> Any:
+def evaluate(e: SymInt, values: Mapping[Expr | str, Any]) -> Any:
     """The value of e; `values` gives ints or integer arrays by leaf or by name, bound variables know their own.
 
     Raises: SymbolicError for a variable with no value, or an int outside its bounds.
@@ -145,7 +145,7 @@ def evaluate(e: SymInt, values: Mapping[Leaf | str, Any]) -> Any:
         return e
     done: dict[Expr, Any] = {}
     for each in postorder(e, values):
-        if isinstance(each, Leaf):
+        if isinstance(each, Leaf) or each in values:
             done[each] = _value_of(each, values)
         else:
             done[each] = _COMPUTE[type(each)](
@@ -154,9 +154,9 @@ def evaluate(e: SymInt, values: Mapping[Leaf | str, Any]) -> Any:
     return done[e]
 
 
-def _value_of(leaf: Leaf, values: Mapping[Leaf | str, Any]) -> Any:
+def _value_of(leaf: Expr, values: Mapping[Expr | str, Any]) -> Any:
     value = values.get(leaf)
-    if value is None:
+    if value is None and isinstance(leaf, Leaf):
         value = values.get(leaf.name, getattr(leaf, "value", None))
     if value is None:
         raise SymbolicError(
@@ -176,12 +176,25 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
     (i + 7) % 8 assuming 1 <= i and i <= 8 -> i - 1. Terms and sums that the guard narrows are replaced by leaves that
     know their narrower bounds, e is built again over the leaves, and they are replaced back.
     """
-    guards = [
-        each for each in (assuming.args if type(assuming) is And else (assuming,)) if isinstance(each, Expr)
-    ]
-    ranges = _narrowed(guards)
-    if not guards or not isinstance(e, Expr) or any(low > high for low, high in ranges.values()):
+    if not isinstance(assuming, Expr) or not isinstance(e, Expr) or (facts := _facts(assuming)) is None:
         return e
+    known, lines, original = dict(facts[0]), facts[1], facts[2]
+    for each in postorder(e, known):
+        if each not in known:
+            known[each] = _folded(_rebuilt(each, known), lines)
+    return substitute(known[e], original)
+
+
+_Facts = tuple[dict[Expr, SymInt], list[tuple[SymInt, SymInt]], dict[Expr, SymInt]]
+
+
+@lru_cache(maxsize=256)
+def _facts(assuming: Expr) -> _Facts | None:
+    """(leaf of a term, leaf of a sum, what each leaf stands for) under a guard; None when it can never hold."""
+    guards = assuming.args if type(assuming) is And else (assuming,)
+    ranges = _narrowed(guards)
+    if any(low > high for low, high in ranges.values()):
+        return None
     original: dict[Expr, SymInt] = {}
 
     def stand_in(old: Expr, low: int, high: int, below: SymInt | None = None) -> SymInt:
@@ -199,7 +212,7 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
         if type(old) is Sum and type(line) is Sum and (low > line.low or high < line.high):
             low, high = max(low, line.low), min(high, line.high)
             if low > high:
-                return e
+                return None
             lines.append((line, stand_in(old, low, high)))
     # A guard x + r <= 0 over a leaf x also gives it the symbolic upper bound 1 - r.
     bounded: dict[Expr, SymInt] = {}
@@ -217,13 +230,10 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
     ]
     for guard in guards:
         known[guard], known[logical_not(guard)] = 1, 0
-    for each in postorder(e, known):
-        if each not in known:
-            known[each] = _folded(_rebuilt(each, known), lines)
-    return substitute(known[e], original)
+    return known, lines, original
 
 
-def _narrowed(guards: list[Expr]) -> dict[Expr, tuple[int, int]]:
+def _narrowed(guards: Iterable[Expr]) -> dict[Expr, tuple[int, int]]:
     """Inclusive bounds under the guards of terms, and of sums without their constant, where narrower than their own."""
     ranges: dict[Expr, tuple[int, int]] = {}
 

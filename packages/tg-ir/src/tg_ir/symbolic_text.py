@@ -81,8 +81,8 @@ def _write_call(name: str) -> Callable[[Any, dict[Expr, str]], str]:
 _FORMAT: dict[type, Callable[[Any, dict[Expr, str]], str]] = {
     Sum: lambda e, text: _write_terms(e.terms, e.const, text),
     Product: lambda e, text: "*".join(_write(factor, text) for factor in e.factors),
-    FloorDiv: lambda e, text: f"{_write(e.dividend, text)}//{_write(e.divisor, text)}",
-    Mod: lambda e, text: f"{_write(e.dividend, text)}%{_write(e.divisor, text)}",
+    FloorDiv: lambda e, text: f"{_write(e.dividend, text, _LOOSE)}//{_write(e.divisor, text)}",
+    Mod: lambda e, text: f"{_write(e.dividend, text, _LOOSE)}%{_write(e.divisor, text)}",
     And: lambda e, text: " and ".join(_write(arg, text, {Or}) for arg in e.args),
     Or: lambda e, text: " or ".join(_write(arg, text, set()) for arg in e.args),
     Le: _write_compare("<="),
