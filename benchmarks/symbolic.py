@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[int, Callable[[int], Any]]] = {
     "flat//1024, flat//16%64, flat%16": (5, lambda c: ((f := FLAT + c) // 1024, f // 16 % 64, f % 16)),
     "reshape of a permute of a reshape": (8, reshape_permute_reshape),
     "(5*x + c)//7, irreducible": (3, lambda c: (X * 5 + c) // 7),
-    "y + 3*r <= c": (3, lambda c: Y + R * 3 <= c % 50),
+    "y + 3*r <= c": (3, lambda c: Y + R * 3 - c % 50 <= 0),
     "padded window guard, 4 conditions": (
         13,
         lambda c: logical_and(Y + R * (2 + c) >= 1, Y + R <= 56, X + S >= 1, X + S <= 56),

@@ -16,12 +16,45 @@ from typing import Any
 
 from tg_ir.errors import SymbolicError
 from tg_ir.symbolic_nodes import (
-    And, Compare, Eq, Expr, FloorDiv, Le, Leaf, Max, Min, Mod, Ne, Or, Product, Select, Sum, SymInt, Var,
-    accumulate, bounds, const_of, make_sum, postorder, terms_of,
-)  # fmt: skip
+    And,
+    Compare,
+    Eq,
+    Expr,
+    FloorDiv,
+    Le,
+    Leaf,
+    Max,
+    Min,
+    Mod,
+    Ne,
+    Or,
+    Product,
+    Select,
+    Sum,
+    SymInt,
+    Var,
+    accumulate,
+    bounds,
+    const_of,
+    make_sum,
+    postorder,
+    terms_of,
+)
 from tg_ir.symbolic_rules import (
-    eq, le, logical_and, logical_not, logical_or, lt, maximum, minimum, ne, prove_equal, prove_le, prove_lt, select,
-)  # fmt: skip
+    eq,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    lt,
+    maximum,
+    minimum,
+    ne,
+    prove_equal,
+    prove_le,
+    prove_lt,
+    select,
+)
 from tg_ir.symbolic_text import format_expr, parse_expr
 
 __all__ = [
@@ -32,7 +65,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def Variable(name: str, low: int, high: int) -> Var:  # noqa: N802  a constructor to its users
+def Variable(name: str, low: int, high: int) -> Var:
     """A symbolic dimension: low <= name <= high."""
     return Var(name, low, high)
 
@@ -221,9 +254,10 @@ def _facts(assuming: Expr) -> _Facts | None:
         expr = _folded(expr, [line for line in lines if len(terms_of(line[0])) < len(terms_of(expr))])
         for leaf, coefficient in terms_of(expr):
             below = 1 - (expr - leaf)
-            if coefficient == 1 and isinstance(leaf, Leaf) and leaf.below is None and isinstance(below, Expr):
-                if leaf not in bounded and leaf not in leaves(below) and below.high > leaf.low:
-                    bounded[leaf] = stand_in(leaf, leaf.low, leaf.high, below)
+            if coefficient != 1 or not isinstance(leaf, Leaf) or leaf.below is not None or leaf in bounded:
+                continue
+            if isinstance(below, Expr) and leaf not in leaves(below) and below.high > leaf.low:
+                bounded[leaf] = stand_in(leaf, leaf.low, leaf.high, below)
     known = bounded | {old: bounded.get(new, new) for old, new in known.items()}
     lines = [
         (new, bounded.get(leaf, leaf)) for line, leaf in lines if terms_of(new := substitute(line, bounded))

@@ -8,13 +8,13 @@ rules (`make_sum`, `multiply` here, the rest in symbolic_rules.py), so two equal
 
 from __future__ import annotations
 
-import weakref
 import zlib
 from collections.abc import Container, Iterable
 from operator import attrgetter, index
 from typing import TYPE_CHECKING, Any
 
 from tg_ir.errors import SymbolicError
+from tg_ir.interning import Interner
 
 __all__ = [
     "And", "Compare", "Eq", "Expr", "FloorDiv", "Le", "Leaf", "Max", "Min", "Mod", "Ne", "Or", "Product", "Select",
@@ -126,13 +126,12 @@ class Var(Leaf):
             high = min(high, bounds(below)[1] - 1)
             below = None if type(below) is int else below
         key = (cls, name, low, high, below, value)
-        found = _NODES.get(key)
-        self = found and found()
+        self = _NODES.find(key)
         if self is None:
             self = object.__new__(cls)
             Leaf.__init__(self, name, low, high, below, 0 if value is None else 2 * value + 1)
             self.value = value
-            _remember(key, self)
+            self = _NODES.add(key, self)
         return self
 
     def __init__(self, *args: object, **keywords: object):
@@ -335,33 +334,17 @@ class Select(Expr):
 # --- the table of live nodes
 
 
-class _Entry(weakref.ref):
-    __slots__ = ("key",)
-
-
-_NODES: dict[tuple, _Entry] = {}
-
-
-def _forget(entry: _Entry) -> None:
-    if _NODES.get(entry.key) is entry:
-        del _NODES[entry.key]
-
-
-def _remember(key: tuple, made: Expr) -> None:
-    entry = _Entry(made, _forget)
-    entry.key = key
-    _NODES[key] = entry
+_NODES: Interner[Expr] = Interner()
 
 
 def node(cls: type[Expr], *parts: Any) -> Expr:
     """The one node of these parts, as they are: the caller has applied the rules."""
     key = (cls, *parts)
-    found = _NODES.get(key)
-    if found is not None and (made := found()) is not None:
-        return made
-    made = object.__new__(cls)
-    made._fill(*parts)
-    _remember(key, made)
+    made = _NODES.find(key)
+    if made is None:
+        made = object.__new__(cls)
+        made._fill(*parts)
+        made = _NODES.add(key, made)
     return made
 
 
@@ -455,8 +438,8 @@ def make_sum(terms: dict[Expr, int], const: int) -> SymInt:
 def _sorted_sum(terms: tuple[tuple[Expr, int], ...], const: int) -> SymInt:
     if not const and len(terms) == 1 and terms[0][1] == 1:
         return terms[0][0]
-    found = _NODES.get((Sum, terms, const))
-    if found is not None and (made := found()) is not None:
+    made = _NODES.find((Sum, terms, const))
+    if made is not None:
         return made
     if len(terms) > 1:
         divided = [atom for term, _ in terms for atom in factors_of(term) if isinstance(atom, _Binary)]

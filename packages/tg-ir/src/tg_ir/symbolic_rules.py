@@ -15,9 +15,34 @@ from typing import Any
 
 from tg_ir.errors import SymbolicError
 from tg_ir.symbolic_nodes import (
-    And, Compare, Eq, Expr, FloorDiv, Le, Leaf, Max, Min, Mod, Ne, Or, Select, Sum, SymInt,
-    accumulate, as_operand, bounds, const_of, exact_quotient, factors_of, make_sum, node, size, split, split_multiples, terms_of,
-)  # fmt: skip
+    And,
+    Compare,
+    Eq,
+    Expr,
+    FloorDiv,
+    Le,
+    Leaf,
+    Max,
+    Min,
+    Mod,
+    Ne,
+    Or,
+    Select,
+    Sum,
+    SymInt,
+    accumulate,
+    as_operand,
+    bounds,
+    const_of,
+    exact_quotient,
+    factors_of,
+    make_sum,
+    node,
+    size,
+    split,
+    split_multiples,
+    terms_of,
+)
 
 __all__ = [
     "eq", "floordiv", "le", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "modulo", "ne",
@@ -204,7 +229,7 @@ def _floordiv(a: SymInt, b: SymInt) -> SymInt:
         rest = a - inner[0]
         dividend = x + c * rest
         low, high = bounds(dividend)
-        if type(rest) is int or (-_INT32 <= low and high < _INT32):
+        if type(rest) is int or (low >= -_INT32 and high < _INT32):
             return _floordiv(dividend, b * c)
     # (x % (b*c))//b -> (x//b) % c
     if type(a) is Mod and (c := exact_quotient(a.divisor, b)) is not None:

@@ -8,9 +8,28 @@ from typing import Any
 
 from tg_ir.errors import ParseError
 from tg_ir.symbolic_nodes import (
-    And, Compare, Eq, Expr, FloorDiv, Le, Max, Min, Mod, Ne, Or, Product, Select, Sum, SymInt,
-    accumulate, const_of, make_sum, multiply, postorder, terms_of,
-)  # fmt: skip
+    And,
+    Compare,
+    Eq,
+    Expr,
+    FloorDiv,
+    Le,
+    Max,
+    Min,
+    Mod,
+    Ne,
+    Or,
+    Product,
+    Select,
+    Sum,
+    SymInt,
+    accumulate,
+    const_of,
+    make_sum,
+    multiply,
+    postorder,
+    terms_of,
+)
 from tg_ir.symbolic_rules import (
     eq,
     floordiv,
