@@ -11,17 +11,50 @@ this file has what walks expressions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 from tg_ir.errors import SymbolicError
 from tg_ir.symbolic_nodes import (
-    And, Compare, Eq, Expr, FloorDiv, Le, Leaf, Max, Min, Mod, Ne, Or, Product, Select, Sum, SymInt, Var,
-    accumulate, bounds, const_of, make_sum, postorder, terms_of,
-)  # fmt: skip
+    And,
+    Compare,
+    Eq,
+    Expr,
+    FloorDiv,
+    Le,
+    Leaf,
+    Max,
+    Min,
+    Mod,
+    Ne,
+    Or,
+    Product,
+    Select,
+    Sum,
+    SymInt,
+    Var,
+    accumulate,
+    bounds,
+    const_of,
+    make_sum,
+    postorder,
+    terms_of,
+)
 from tg_ir.symbolic_rules import (
-    eq, le, logical_and, logical_not, logical_or, lt, maximum, minimum, ne, prove_equal, prove_le, prove_lt, select,
-)  # fmt: skip
+    eq,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    lt,
+    maximum,
+    minimum,
+    ne,
+    prove_equal,
+    prove_le,
+    prove_lt,
+    select,
+)
 from tg_ir.symbolic_text import format_expr, parse_expr
 
 __all__ = [
@@ -32,7 +65,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def Variable(name: str, low: int, high: int) -> Var:  # noqa: N802  a constructor to its users
+def Variable(name: str, low: int, high: int) -> Var:
     """A symbolic dimension: low <= name <= high."""
     return Var(name, low, high)
 
@@ -136,7 +169,7 @@ _COMPUTE: dict[type[Expr], Callable[..., Any]] = {
 }
 
 
-def evaluate(e: SymInt, values: Mapping[Leaf | str, Any]) -> Any:
+def evaluate(e: SymInt, values: Mapping[Expr | str, Any]) -> Any:
     """The value of e; `values` gives ints or integer arrays by leaf or by name, bound variables know their own.
 
     Raises: SymbolicError for a variable with no value, or an int outside its bounds.
@@ -145,7 +178,7 @@ def evaluate(e: SymInt, values: Mapping[Leaf | str, Any]) -> Any:
         return e
     done: dict[Expr, Any] = {}
     for each in postorder(e, values):
-        if isinstance(each, Leaf):
+        if isinstance(each, Leaf) or each in values:
             done[each] = _value_of(each, values)
         else:
             done[each] = _COMPUTE[type(each)](
@@ -154,9 +187,9 @@ def evaluate(e: SymInt, values: Mapping[Leaf | str, Any]) -> Any:
     return done[e]
 
 
-def _value_of(leaf: Leaf, values: Mapping[Leaf | str, Any]) -> Any:
+def _value_of(leaf: Expr, values: Mapping[Expr | str, Any]) -> Any:
     value = values.get(leaf)
-    if value is None:
+    if value is None and isinstance(leaf, Leaf):
         value = values.get(leaf.name, getattr(leaf, "value", None))
     if value is None:
         raise SymbolicError(
@@ -176,12 +209,25 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
     (i + 7) % 8 assuming 1 <= i and i <= 8 -> i - 1. Terms and sums that the guard narrows are replaced by leaves that
     know their narrower bounds, e is built again over the leaves, and they are replaced back.
     """
-    guards = [
-        each for each in (assuming.args if type(assuming) is And else (assuming,)) if isinstance(each, Expr)
-    ]
-    ranges = _narrowed(guards)
-    if not guards or not isinstance(e, Expr) or any(low > high for low, high in ranges.values()):
+    if not isinstance(assuming, Expr) or not isinstance(e, Expr) or (facts := _facts(assuming)) is None:
         return e
+    known, lines, original = dict(facts[0]), facts[1], facts[2]
+    for each in postorder(e, known):
+        if each not in known:
+            known[each] = _folded(_rebuilt(each, known), lines)
+    return substitute(known[e], original)
+
+
+_Facts = tuple[dict[Expr, SymInt], list[tuple[SymInt, SymInt]], dict[Expr, SymInt]]
+
+
+@lru_cache(maxsize=256)
+def _facts(assuming: Expr) -> _Facts | None:
+    """(leaf of a term, leaf of a sum, what each leaf stands for) under a guard; None when it can never hold."""
+    guards = assuming.args if type(assuming) is And else (assuming,)
+    ranges = _narrowed(guards)
+    if any(low > high for low, high in ranges.values()):
+        return None
     original: dict[Expr, SymInt] = {}
 
     def stand_in(old: Expr, low: int, high: int, below: SymInt | None = None) -> SymInt:
@@ -199,7 +245,7 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
         if type(old) is Sum and type(line) is Sum and (low > line.low or high < line.high):
             low, high = max(low, line.low), min(high, line.high)
             if low > high:
-                return e
+                return None
             lines.append((line, stand_in(old, low, high)))
     # A guard x + r <= 0 over a leaf x also gives it the symbolic upper bound 1 - r.
     bounded: dict[Expr, SymInt] = {}
@@ -208,22 +254,20 @@ def simplify(e: SymInt, assuming: SymInt = 1) -> SymInt:
         expr = _folded(expr, [line for line in lines if len(terms_of(line[0])) < len(terms_of(expr))])
         for leaf, coefficient in terms_of(expr):
             below = 1 - (expr - leaf)
-            if coefficient == 1 and isinstance(leaf, Leaf) and leaf.below is None and isinstance(below, Expr):
-                if leaf not in bounded and leaf not in leaves(below) and below.high > leaf.low:
-                    bounded[leaf] = stand_in(leaf, leaf.low, leaf.high, below)
+            if coefficient != 1 or not isinstance(leaf, Leaf) or leaf.below is not None or leaf in bounded:
+                continue
+            if isinstance(below, Expr) and leaf not in leaves(below) and below.high > leaf.low:
+                bounded[leaf] = stand_in(leaf, leaf.low, leaf.high, below)
     known = bounded | {old: bounded.get(new, new) for old, new in known.items()}
     lines = [
         (new, bounded.get(leaf, leaf)) for line, leaf in lines if terms_of(new := substitute(line, bounded))
     ]
     for guard in guards:
         known[guard], known[logical_not(guard)] = 1, 0
-    for each in postorder(e, known):
-        if each not in known:
-            known[each] = _folded(_rebuilt(each, known), lines)
-    return substitute(known[e], original)
+    return known, lines, original
 
 
-def _narrowed(guards: list[Expr]) -> dict[Expr, tuple[int, int]]:
+def _narrowed(guards: Iterable[Expr]) -> dict[Expr, tuple[int, int]]:
     """Inclusive bounds under the guards of terms, and of sums without their constant, where narrower than their own."""
     ranges: dict[Expr, tuple[int, int]] = {}
 

@@ -8,13 +8,13 @@ rules (`make_sum`, `multiply` here, the rest in symbolic_rules.py), so two equal
 
 from __future__ import annotations
 
-import weakref
 import zlib
 from collections.abc import Container, Iterable
 from operator import attrgetter, index
 from typing import TYPE_CHECKING, Any
 
 from tg_ir.errors import SymbolicError
+from tg_ir.interning import Interner
 
 __all__ = [
     "And", "Compare", "Eq", "Expr", "FloorDiv", "Le", "Leaf", "Max", "Min", "Mod", "Ne", "Or", "Product", "Select",
@@ -25,18 +25,14 @@ __all__ = [
 class Expr:
     """A symbolic integer. `==` and hash are identity; bool() raises unless the bounds decide it."""
 
-    __slots__ = ("__weakref__", "high", "low", "order", "relational")
+    __slots__ = ("__weakref__", "high", "low", "operands", "order", "relational")
+    operands: tuple[SymInt, ...]  # what the node is made of, ints included
     low: int
     high: int
     order: tuple[int, str, int]  # rank of the class, name, structural digest: the same in every process
     relational: bool  # knows more than its bounds: a symbolic upper bound, or a node the prover can open
     rank = 0
     __array_ufunc__ = None  # NumPy scalars on the left then leave the operation to us
-
-    @property
-    def operands(self) -> tuple[SymInt, ...]:
-        """What the node is made of, ints included; a leaf has none unless a subclass says so."""
-        return ()
 
     def __add__(self, other: SymInt) -> SymInt:
         return _combine(self, other, 1)
@@ -89,7 +85,7 @@ class Expr:
         return self
 
     def __reduce__(self) -> tuple:
-        return node, (type(self), *(getattr(self, name) for name in type(self).__slots__))
+        return node, (type(self), *self.operands)
 
 
 SymInt = int | Expr
@@ -98,7 +94,7 @@ SymInt = int | Expr
 class Leaf(Expr):
     """A value from outside: name, inclusive bounds, and optionally a symbolic exclusive upper bound `below`.
 
-    Other levels derive their own leaves (a gathered index, say); one with operands also gives `rebuild(operands)`.
+    Other levels derive their own leaves (a gathered index, say); one that sets `operands` also has `rebuild(operands)`.
     `digest` tells leaves of one name and bounds apart when terms are sorted.
     """
 
@@ -111,6 +107,7 @@ class Leaf(Expr):
         if low > high:
             raise SymbolicError(f"{name}: the bounds {low}..{high} are empty; want low <= high")
         self.name, self.low, self.high, self.below = name, low, high, below
+        self.operands = ()
         self.relational = below is not None
         digest = hash((zlib.crc32(name.encode()), 2 * low + 1, 2 * high + 1, digest, _digest(below)))
         self.order = (0, name, digest)
@@ -129,13 +126,12 @@ class Var(Leaf):
             high = min(high, bounds(below)[1] - 1)
             below = None if type(below) is int else below
         key = (cls, name, low, high, below, value)
-        found = _NODES.get(key)
-        self = found and found()
+        self = _NODES.find(key)
         if self is None:
             self = object.__new__(cls)
             Leaf.__init__(self, name, low, high, below, 0 if value is None else 2 * value + 1)
             self.value = value
-            _remember(key, self)
+            self = _NODES.add(key, self)
         return self
 
     def __init__(self, *args: object, **keywords: object):
@@ -159,7 +155,7 @@ class Sum(Expr):
     rank = 9
 
     def _fill(self, terms: tuple[tuple[Expr, int], ...], const: int) -> None:
-        self.terms, self.const = terms, const
+        self.terms, self.const, self.operands = terms, const, tuple([term for term, _ in terms])
         low = high = const
         digest = [2 * const + 1]
         relational = products = False
@@ -178,6 +174,9 @@ class Sum(Expr):
         if products and len(terms) > 1:
             self._tighten()
 
+    def __reduce__(self) -> tuple:
+        return node, (Sum, self.terms, self.const)
+
     def _tighten(self) -> None:
         # n*b - i*n is n*(b - i): taking out one factor at a time gives bounds that the separate terms cannot.
         for atom in {atom for term, _ in self.terms if type(term) is Product for atom in term.factors}:
@@ -188,16 +187,12 @@ class Sum(Expr):
                 if atom in factors:
                     factors.remove(atom)
                     target = with_atom
-                interval = _scaled(_product_bounds(factors), coefficient)
+                interval = _times(_product_bounds(factors), (coefficient, coefficient))
                 target[0] += interval[0]
                 target[1] += interval[1]
             interval = _times(with_atom, (atom.low, atom.high))
             self.low = max(self.low, interval[0] + without[0])
             self.high = min(self.high, interval[1] + without[1])
-
-    @property
-    def operands(self) -> tuple[SymInt, ...]:
-        return tuple(term for term, _ in self.terms)
 
 
 class Product(Expr):
@@ -207,35 +202,21 @@ class Product(Expr):
     rank = 1
 
     def _fill(self, *factors: Expr) -> None:
-        self.factors = factors
+        self.factors = self.operands = factors
         self.low, self.high = _product_bounds(factors)
         self.relational = any(factor.relational for factor in factors)
         name = "*".join(factor.order[1] for factor in factors)
         self.order = (1, name, hash(tuple(factor.order[2] for factor in factors)))
-
-    @property
-    def operands(self) -> tuple[SymInt, ...]:
-        return self.factors
-
-    def __reduce__(self) -> tuple:
-        return node, (Product, *self.factors)
 
 
 class _Binary(Expr):
     __slots__ = ("dividend", "divisor")
 
     def _fill(self, dividend: SymInt, divisor: SymInt) -> None:
-        self.dividend, self.divisor = dividend, divisor
+        self.dividend, self.divisor = self.operands = (dividend, divisor)
         self.low, self.high = self._bounds(bounds(dividend), bounds(divisor))
         self.relational = True
         self.order = (self.rank, "", hash((self.rank, _digest(dividend), _digest(divisor))))
-
-    @property
-    def operands(self) -> tuple[SymInt, ...]:
-        return (self.dividend, self.divisor)
-
-    def __reduce__(self) -> tuple:
-        return node, (type(self), self.dividend, self.divisor)
 
 
 class FloorDiv(_Binary):
@@ -262,20 +243,13 @@ class _Many(Expr):
     __slots__ = ("args",)
 
     def _fill(self, *args: SymInt) -> None:
-        self.args = args
+        self.args = self.operands = args
         self.low, self.high = self._bounds([bounds(arg) for arg in args])
         self.relational = True
         self.order = (self.rank, "", hash((self.rank, *map(_digest, args))))
 
     def _bounds(self, each: list[tuple[int, int]]) -> tuple[int, int]:
         return 0, 1
-
-    @property
-    def operands(self) -> tuple[SymInt, ...]:
-        return self.args
-
-    def __reduce__(self) -> tuple:
-        return node, (type(self), *self.args)
 
 
 class Min(_Many):
@@ -318,15 +292,9 @@ class Compare(Expr):
     __slots__ = ("expr",)
 
     def _fill(self, expr: Expr) -> None:
-        self.expr, self.low, self.high, self.relational = expr, 0, 1, False
+        self.expr, self.operands = expr, (expr,)
+        self.low, self.high, self.relational = 0, 1, False
         self.order = (self.rank, "", hash((self.rank, expr.order[2])))
-
-    @property
-    def operands(self) -> tuple[SymInt, ...]:
-        return (self.expr,)
-
-    def __reduce__(self) -> tuple:
-        return node, (type(self), self.expr)
 
 
 class Le(Compare):
@@ -357,46 +325,26 @@ class Select(Expr):
     rank = 8
 
     def _fill(self, condition: Expr, yes: SymInt, no: SymInt) -> None:
-        self.condition, self.yes, self.no = condition, yes, no
+        self.condition, self.yes, self.no = self.operands = (condition, yes, no)
         (low, high), (other_low, other_high) = bounds(yes), bounds(no)
         self.low, self.high, self.relational = min(low, other_low), max(high, other_high), True
         self.order = (8, "", hash((8, condition.order[2], _digest(yes), _digest(no))))
-
-    @property
-    def operands(self) -> tuple[SymInt, ...]:
-        return (self.condition, self.yes, self.no)
 
 
 # --- the table of live nodes
 
 
-class _Entry(weakref.ref):
-    __slots__ = ("key",)
-
-
-_NODES: dict[tuple, _Entry] = {}
-
-
-def _forget(entry: _Entry) -> None:
-    if _NODES.get(entry.key) is entry:
-        del _NODES[entry.key]
-
-
-def _remember(key: tuple, made: Expr) -> None:
-    entry = _Entry(made, _forget)
-    entry.key = key
-    _NODES[key] = entry
+_NODES: Interner[Expr] = Interner()
 
 
 def node(cls: type[Expr], *parts: Any) -> Expr:
     """The one node of these parts, as they are: the caller has applied the rules."""
     key = (cls, *parts)
-    found = _NODES.get(key)
-    if found is not None and (made := found()) is not None:
-        return made
-    made = object.__new__(cls)
-    made._fill(*parts)
-    _remember(key, made)
+    made = _NODES.find(key)
+    if made is None:
+        made = object.__new__(cls)
+        made._fill(*parts)
+        made = _NODES.add(key, made)
     return made
 
 
@@ -417,10 +365,6 @@ def _times(a: Any, b: Any) -> tuple[int, int]:
         return a[0] * b[0], a[1] * b[1]
     corners = (a[0] * b[0], a[0] * b[1], a[1] * b[0], a[1] * b[1])
     return min(corners), max(corners)
-
-
-def _scaled(a: tuple[int, int], by: int) -> tuple[int, int]:
-    return (a[0] * by, a[1] * by) if by >= 0 else (a[1] * by, a[0] * by)
 
 
 def _product_bounds(factors: Any) -> tuple[int, int]:
@@ -444,7 +388,7 @@ def as_operand(value: Any) -> Any:
     if isinstance(value, Expr):
         return value
     try:
-        return index(value)
+        return int(index(value))  # int() because index(True) is True
     except TypeError:
         return NotImplemented
 
@@ -494,8 +438,8 @@ def make_sum(terms: dict[Expr, int], const: int) -> SymInt:
 def _sorted_sum(terms: tuple[tuple[Expr, int], ...], const: int) -> SymInt:
     if not const and len(terms) == 1 and terms[0][1] == 1:
         return terms[0][0]
-    found = _NODES.get((Sum, terms, const))
-    if found is not None and (made := found()) is not None:
+    made = _NODES.find((Sum, terms, const))
+    if made is not None:
         return made
     if len(terms) > 1:
         divided = [atom for term, _ in terms for atom in factors_of(term) if isinstance(atom, _Binary)]
@@ -617,11 +561,17 @@ def _merge(divided: list[_Binary], terms: tuple[tuple[Expr, int], ...], const: i
 
     q*(x//q) + x%q -> x;  x - q*(x//q) -> x%q;  x - x%q -> q*(x//q);  q*((x//q)%b) + x%q -> x%(q*b)
     """
-    present = {term for term, _ in terms}
+    present = dict(terms)
     for atom in divided:
         x, q = atom.dividend, atom.divisor
+        cofactor, _ = split(terms, atom)
+        times = exact_quotient(cofactor, q if type(atom) is FloorDiv else 1)
         others = [other for other in divided if other is not atom and type(other) is Mod]
-        if not others and not any(term in present for term, _ in terms_of(x)):
+        if (
+            not others
+            and type(times) is int
+            and not any(present.get(t) == -times * by for t, by in terms_of(x))
+        ):
             continue
         # Each identity says that the sum of by * e over its pairs is zero; the atom's own `by` comes first.
         if type(atom) is FloorDiv:
@@ -639,7 +589,6 @@ def _merge(divided: list[_Binary], terms: tuple[tuple[Expr, int], ...], const: i
                     ):
                         merged = (r * (x - part) + part.dividend) % (r * q)
                         identities.append(((r, atom), (1, other), (-1, merged)))
-        cofactor, _ = split(terms, atom)
         for identity in identities:
             times = exact_quotient(cofactor, identity[0][0])
             if times is None:

@@ -10,13 +10,39 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from math import gcd
+from operator import index
 from typing import Any
 
 from tg_ir.errors import SymbolicError
 from tg_ir.symbolic_nodes import (
-    And, Compare, Eq, Expr, FloorDiv, Le, Leaf, Max, Min, Mod, Ne, Or, Select, Sum, SymInt,
-    accumulate, as_operand, bounds, const_of, exact_quotient, factors_of, make_sum, node, size, split, split_multiples, terms_of,
-)  # fmt: skip
+    And,
+    Compare,
+    Eq,
+    Expr,
+    FloorDiv,
+    Le,
+    Leaf,
+    Max,
+    Min,
+    Mod,
+    Ne,
+    Or,
+    Select,
+    Sum,
+    SymInt,
+    accumulate,
+    as_operand,
+    bounds,
+    const_of,
+    exact_quotient,
+    factors_of,
+    make_sum,
+    node,
+    size,
+    split,
+    split_multiples,
+    terms_of,
+)
 
 __all__ = [
     "eq", "floordiv", "le", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "modulo", "ne",
@@ -65,8 +91,11 @@ def _search(e: Expr) -> bool:
         if e.high < 0 or not e.relational or e in tried or len(tried) >= 24:
             return False
         tried.add(e)
-        atoms = dict.fromkeys(f for term, _ in terms_of(e) for f in factors_of(term) if f.relational)
+        atoms = dict.fromkeys(factor for term, _ in terms_of(e) for factor in factors_of(term))
         for atom in atoms:
+            # Without something to cancel against, the atom's own interval is as good.
+            if not atom.relational or all(other is atom or other not in _reach(atom, 2) for other in atoms):
+                continue
             cofactor, rest = split(terms_of(e), atom)
             low, high = bounds(cofactor)
             if (low < 0 < high) or any(atom in factors_of(term) for term, _ in terms_of(cofactor)):
@@ -78,6 +107,16 @@ def _search(e: Expr) -> bool:
         return False
 
     return proven(e)
+
+
+@lru_cache(maxsize=1 << 14)
+def _reach(atom: Expr, steps: int) -> frozenset[Expr]:
+    """The atoms that can come in its place within so many relaxations."""
+    ends = (
+        [end for upper in (True, False) for _, ends in _relaxed(atom, upper) for end in ends] if steps else []
+    )
+    near = {factor for end in ends for term, _ in terms_of(end) for factor in factors_of(term)}
+    return frozenset(near).union(*(_reach(each, steps - 1) for each in near if each.relational))
 
 
 def _relaxed(atom: Expr, upper: bool) -> list[tuple[SymInt, list[SymInt]]]:
@@ -190,7 +229,7 @@ def _floordiv(a: SymInt, b: SymInt) -> SymInt:
         rest = a - inner[0]
         dividend = x + c * rest
         low, high = bounds(dividend)
-        if type(rest) is int or (-_INT32 <= low and high < _INT32):
+        if type(rest) is int or (low >= -_INT32 and high < _INT32):
             return _floordiv(dividend, b * c)
     # (x % (b*c))//b -> (x//b) % c
     if type(a) is Mod and (c := exact_quotient(a.divisor, b)) is not None:
@@ -315,6 +354,8 @@ def _lone_condition(e: Expr) -> Expr | None:
 
 def truth(condition: SymInt) -> SymInt:
     """The condition as 0 or 1."""
+    if not isinstance(condition, Expr):
+        return int(condition != 0)
     low, high = bounds(condition)
     if low < 0 or high > 1:
         return ne(condition, 0)
@@ -325,7 +366,7 @@ def truth(condition: SymInt) -> SymInt:
 
 def logical_not(condition: SymInt) -> SymInt:
     """1 where the condition is 0, else 0."""
-    if type(condition) is int:
+    if not isinstance(condition, Expr):
         return int(condition == 0)
     kind = type(condition)
     if kind is Le:
@@ -448,8 +489,8 @@ def _extreme(kind: type[Min] | type[Max], args: Iterable[SymInt]) -> SymInt:
     ints, flat = [], {}
     for arg in args:
         for each in arg.args if type(arg) is kind else (arg,):
-            if type(each) is int:
-                ints.append(each)
+            if not isinstance(each, Expr):
+                ints.append(index(each))
             else:
                 flat[each] = None
     candidates: list[SymInt] = sorted(flat, key=lambda arg: arg.order)

@@ -8,9 +8,28 @@ from typing import Any
 
 from tg_ir.errors import ParseError
 from tg_ir.symbolic_nodes import (
-    And, Compare, Eq, Expr, FloorDiv, Le, Max, Min, Mod, Ne, Or, Product, Select, Sum, SymInt,
-    accumulate, const_of, make_sum, multiply, postorder, terms_of,
-)  # fmt: skip
+    And,
+    Compare,
+    Eq,
+    Expr,
+    FloorDiv,
+    Le,
+    Max,
+    Min,
+    Mod,
+    Ne,
+    Or,
+    Product,
+    Select,
+    Sum,
+    SymInt,
+    accumulate,
+    const_of,
+    make_sum,
+    multiply,
+    postorder,
+    terms_of,
+)
 from tg_ir.symbolic_rules import (
     eq,
     floordiv,
@@ -81,8 +100,8 @@ def _write_call(name: str) -> Callable[[Any, dict[Expr, str]], str]:
 _FORMAT: dict[type, Callable[[Any, dict[Expr, str]], str]] = {
     Sum: lambda e, text: _write_terms(e.terms, e.const, text),
     Product: lambda e, text: "*".join(_write(factor, text) for factor in e.factors),
-    FloorDiv: lambda e, text: f"{_write(e.dividend, text)}//{_write(e.divisor, text)}",
-    Mod: lambda e, text: f"{_write(e.dividend, text)}%{_write(e.divisor, text)}",
+    FloorDiv: lambda e, text: f"{_write(e.dividend, text, _LOOSE)}//{_write(e.divisor, text)}",
+    Mod: lambda e, text: f"{_write(e.dividend, text, _LOOSE)}%{_write(e.divisor, text)}",
     And: lambda e, text: " and ".join(_write(arg, text, {Or}) for arg in e.args),
     Or: lambda e, text: " or ".join(_write(arg, text, set()) for arg in e.args),
     Le: _write_compare("<="),
