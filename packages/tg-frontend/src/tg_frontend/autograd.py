@@ -283,7 +283,8 @@ def custom_gradient(function: Callable) -> Callable:
     """A function with a gradient of its own making.
 
     `function(*tensors)` returns (result, rule); `rule(gradient)` returns one gradient for each tensor argument, in
-    their order (or None). Other arguments pass through.
+    their order (or None). Other arguments pass through. The function gets clones of the tensors, so that its rule
+    means the values of now, whatever is written to them later.
 
         @custom_gradient
         def clipped(x):
@@ -292,6 +293,7 @@ def custom_gradient(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> Tensor:
+        args = tuple([item.clone() if isinstance(item, Tensor) else item for item in args])
         tensors = [item for item in args if isinstance(item, Tensor)]
         result, rule = function(*args, **kwargs)
         node = graph.buffer(result.shape, result.dtype, result.device, source=result.node)

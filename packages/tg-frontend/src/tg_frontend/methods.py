@@ -24,6 +24,7 @@ from tg_frontend import (
     reductions,
     scans,
     sorting,
+    transcendental,
 )
 from tg_frontend.core import Tensor
 
@@ -31,6 +32,7 @@ __all__ = ["FAMILIES", "function"]
 
 INSTANCE = (
     elementwise,
+    transcendental,
     activations,
     reductions,
     scans,
@@ -64,7 +66,8 @@ def _attach() -> None:
         for name in family.__all__:
             setattr(Tensor, name, staticmethod(getattr(family, name)))
     for name in inplace.NAMES:
-        setattr(Tensor, f"{name}_", inplace.in_place(name))
+        if hasattr(Tensor, name):
+            setattr(Tensor, f"{name}_", inplace.in_place(name))
     for name, method in inplace.AUGMENTED.items():
         setattr(Tensor, name, inplace.in_place(method))
     Tensor.backward, Tensor.gradient = autograd.backward, autograd.gradient
