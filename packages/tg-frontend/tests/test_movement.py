@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tg_frontend as tg
 import torch
+from torch_reference import check, sample
+
+import tg_frontend as tg
 from tg_frontend import Tensor, Variable
 from tg_ir.errors import ShapeError
-from torch_reference import check, sample
 
 A = sample(2, 3, 4)
 SQUARE = sample(3, 3, seed=1)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+from tg_frontend.core import Scalar, Tensor, broadcast_shapes, resolve_axes, resolve_axis, resolve_shape
 from tg_ir import graph
 from tg_ir.dtypes import DType, dtype_of, int64, result_type
 from tg_ir.errors import IndexRangeError, ShapeError
 from tg_ir.graph import Node, Shape, format_shape
 from tg_ir.symbolic import Expr, SymInt, bounds, maximum, minimum, prod, prove_le
-
-from tg_frontend.core import Scalar, Tensor, broadcast_shapes, resolve_axes, resolve_axis, resolve_shape
 
 __all__ = [
     "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_tensors", "broadcast_to", "cat", "chunk",
