@@ -21,7 +21,7 @@ __all__ = [
     "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "vstack",
 ]  # fmt: skip
 
-# ---- shape -------------------------------------------------------------------------------------------------------
+# ---- shape -------------------------------------------------------------------------------------------------
 
 
 def _fill_in(name: str, sizes: Sequence[SymInt], count: SymInt) -> Shape:
@@ -109,7 +109,7 @@ def unsqueeze(self: Tensor, dim: int) -> Tensor:
 def _atleast(
     count: int, axes: Callable[[int], tuple[int, int]]
 ) -> Callable[..., Tensor | tuple[Tensor, ...]]:
-    """A function that gives tensors at least `count` dimensions, with `axes(ndim)` new ones before and after."""
+    """What gives tensors at least `count` dimensions, with `axes(ndim)` new ones before and after."""
 
     def function(*tensors: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
         if len(tensors) == 1 and isinstance(tensors[0], list | tuple):
@@ -131,7 +131,7 @@ atleast_1d = _atleast(1, lambda ndim: (1, 0))
 atleast_2d = _atleast(2, lambda ndim: (2 - ndim, 0))
 atleast_3d = _atleast(3, lambda ndim: (2 - ndim if ndim < 2 else 0, 1))
 
-# ---- order of the dimensions -------------------------------------------------------------------------------------
+# ---- order of the dimensions -------------------------------------------------------------------------------
 
 
 def permute(self: Tensor, *dims: int | Sequence[int]) -> Tensor:
@@ -196,7 +196,7 @@ PROPERTIES: dict[str, Callable[[Tensor], Tensor]] = {
     "mT": _matrix_transpose,
 }
 
-# ---- repetition --------------------------------------------------------------------------------------------------
+# ---- repetition --------------------------------------------------------------------------------------------
 
 
 def expand(self: Tensor, *sizes: SymInt | Sequence[SymInt]) -> Tensor:
@@ -259,9 +259,9 @@ def repeat_interleave(
     *,
     output_size: int | None = None,
 ) -> Tensor:
-    """Each element along `dim` (of the flattened tensor if None) repeated, `repeats` times or its own number of times.
+    """Each element along `dim` (of the flattened tensor if None) repeated, `repeats` times or its own number.
 
-    A tensor of repeats is computed at once, as the shape of the result depends on it, unless `output_size` is given.
+    A tensor of repeats is computed at once, as the result's shape depends on it, unless `output_size` is given.
     """
     if dim is None:
         self, dim = flatten(self), 0
@@ -283,7 +283,7 @@ def repeat_interleave(
 
 
 def _repeat_each(self: Tensor, axis: int, repeats: Tensor, total: int | None) -> Tensor:
-    """The source of output i is the number of elements whose repetitions end at or before i: a count and a sum."""
+    """The source of output i is the number of elements whose repetitions end at or before i."""
     if repeats.shape != (self.shape[axis],) or repeats.dtype.kind == "float":
         raise ShapeError(
             f"repeat_interleave: repeats are {repeats.dtype}{format_shape(repeats.shape)}, "
@@ -308,7 +308,7 @@ def take_along(node: Node, index: Node, axis: int) -> Node:
     return graph.gather(node, graph.expand(aligned, shape), axis)
 
 
-# ---- direction ---------------------------------------------------------------------------------------------------
+# ---- direction ---------------------------------------------------------------------------------------------
 
 
 def flip(self: Tensor, *dims: int | Sequence[int]) -> Tensor:
@@ -367,7 +367,7 @@ def rot90(self: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     )[k % 4]
 
 
-# ---- padding -----------------------------------------------------------------------------------------------------
+# ---- padding -----------------------------------------------------------------------------------------------
 
 
 def _slice(node: Node, axis: int, start: SymInt, stop: SymInt) -> Node:
@@ -446,7 +446,7 @@ def _cropped(node: Node, widths: Sequence[tuple[SymInt, SymInt]]) -> list[tuple[
     return [(-minimum(a, 0), size + minimum(b, 0)) for size, (a, b) in zip(node.shape, widths, strict=True)]
 
 
-# ---- joining -----------------------------------------------------------------------------------------------------
+# ---- joining -----------------------------------------------------------------------------------------------
 
 
 def _of_sequence(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -464,11 +464,6 @@ def _of_sequence(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapped
 
 
-def _joined(tensors: Sequence[Tensor], axis: int) -> Tensor:
-    dtype = result_type(*[(tensor.dtype, "dim") for tensor in tensors])
-    return Tensor.from_node(graph.cat([graph.cast(tensor.node, dtype) for tensor in tensors], axis), *tensors)
-
-
 @_of_sequence
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along `dim`, in their promoted dtype.
@@ -476,11 +471,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     Shapes:
         All alike but for `dim`. Empty vectors (0,) are left out, as in PyTorch.
     """
-    if any([not tensor.ndim for tensor in tensors]):
+    if not all(tensor.ndim for tensor in tensors):
         raise ShapeError("cat: got a scalar tensor (), want at least 1 dimension; use stack")
-    dtypes = [(tensor.dtype, "dim") for tensor in tensors]
+    dtype = result_type(*[(tensor.dtype, "dim") for tensor in tensors])
     kept = [tensor for tensor in tensors if tensor.shape != (0,)] or tensors[:1]
-    dtype = result_type(*dtypes)
     axis = resolve_axis("cat", dim, kept[0].ndim)
     return Tensor.from_node(graph.cat([graph.cast(tensor.node, dtype) for tensor in kept], axis), *kept)
 
@@ -498,7 +492,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"stack: shapes are {format_shape(shape)} and {format_shape(tensor.shape)}, want them equal"
             )
     axis = resolve_axis("stack", dim, len(shape) + 1)
-    return _joined([unsqueeze(tensor, axis) for tensor in tensors], axis)
+    return cat([unsqueeze(tensor, axis) for tensor in tensors], axis)
 
 
 @_of_sequence
@@ -528,7 +522,7 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     return cat([reshape(tensor, -1, 1) if tensor.ndim < 2 else tensor for tensor in tensors], 1)
 
 
-# ---- parts -------------------------------------------------------------------------------------------------------
+# ---- parts -------------------------------------------------------------------------------------------------
 
 
 def narrow(self: Tensor, dim: int, start: SymInt | Tensor, length: SymInt) -> Tensor:
@@ -574,10 +568,12 @@ def split(self: Tensor, split_size: int | Sequence[SymInt], dim: int = 0) -> tup
         if split_size < 0 or (split_size == 0 and size):
             raise ShapeError(f"split: got split_size {split_size}, want at least 1")
         split_size = [min(split_size, size - i) for i in range(0, size, split_size or 1)] or [0]
+    if not self.ndim:
+        raise ShapeError("split: got a scalar (), want at least 1 dimension")
     sizes, total = list(split_size), sum(split_size)
-    if not self.ndim or total != self.shape[axis]:
+    if total != self.shape[axis]:
         raise ShapeError(
-            f"split: sizes {sizes} add up to {total}, want {self.shape[axis] if self.ndim else '1 or more dimensions'}"
+            f"split: sizes {sizes} add up to {total}, want {self.shape[axis]}, the size of dimension {dim}"
         )
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return tuple([narrow(self, axis, start, size) for start, size in zip(starts, sizes, strict=True)])
@@ -624,7 +620,7 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     return self.view_by(lambda node: graph.window(node, axis, size, step))
 
 
-# ---- diagonals ---------------------------------------------------------------------------------------------------
+# ---- diagonals ---------------------------------------------------------------------------------------------
 
 
 def diagonal(self: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
