@@ -62,6 +62,8 @@ def _attach() -> None:
             setattr(Tensor, name, getattr(family, name))
         for name, operator in getattr(family, "OPERATORS", {}).items():
             setattr(Tensor, name, operator)
+        for name, getter in getattr(family, "PROPERTIES", {}).items():
+            setattr(Tensor, name, property(getter, doc=getter.__doc__))
     for family in STATIC:
         for name in family.__all__:
             setattr(Tensor, name, staticmethod(getattr(family, name)))

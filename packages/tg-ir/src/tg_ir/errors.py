@@ -3,6 +3,7 @@
     TgError
     ├── DTypeError      a dtype that does not exist, does not fit, or does not promote
     ├── ShapeError      shapes or axes that do not go together
+    ├── IndexRangeError an index outside of a dimension
     ├── SymbolicError   a symbolic integer out of bounds, unbound, or undecidable where a decision is needed
     ├── VerifyError     a graph, kernel or program that breaks a rule of its level
     ├── ParseError      text of an IR that does not parse; carries line and column
@@ -10,8 +11,8 @@
     └── EvaluationError a value that cannot be computed here
 
 A message reads: subject: got X, want Y; where; what to do. Packages above derive their own from these.
-`DTypeError` is a TypeError and `ShapeError` a ValueError too, because that is what NumPy and PyTorch users
-catch.
+`DTypeError` is a TypeError, `ShapeError` a ValueError and `IndexRangeError` an IndexError too, because that is what
+NumPy and PyTorch users catch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "DTypeError",
     "DeviceError",
     "EvaluationError",
+    "IndexRangeError",
     "ParseError",
     "ShapeError",
     "SymbolicError",
@@ -38,6 +40,10 @@ class DTypeError(TgError, TypeError):
 
 class ShapeError(TgError, ValueError):
     """Shapes or axes that do not go together."""
+
+
+class IndexRangeError(TgError, IndexError):
+    """An index outside of a dimension, or more indices than dimensions."""
 
 
 class SymbolicError(TgError, ValueError):
