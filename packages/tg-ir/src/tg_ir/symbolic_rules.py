@@ -91,11 +91,7 @@ def _search(e: Expr) -> bool:
         if e.high < 0 or not e.relational or e in tried or len(tried) >= 24:
             return False
         tried.add(e)
-        atoms = dict.fromkeys(factor for term, _ in terms_of(e) for factor in factors_of(term))
-        for atom in atoms:
-            # Without something to cancel against, the atom's own interval is as good.
-            if not atom.relational or all(other is atom or other not in _reach(atom, 2) for other in atoms):
-                continue
+        for atom in _cancelling(e):
             cofactor, rest = split(terms_of(e), atom)
             low, high = bounds(cofactor)
             if (low < 0 < high) or any(atom in factors_of(term) for term, _ in terms_of(cofactor)):
@@ -107,6 +103,16 @@ def _search(e: Expr) -> bool:
         return False
 
     return proven(e)
+
+
+def _cancelling(e: Expr) -> list[Expr]:
+    """The atoms whose relaxation meets another atom of e; for the others their own interval is as good."""
+    atoms = dict.fromkeys(factor for term, _ in terms_of(e) for factor in factors_of(term))
+    return [
+        atom
+        for atom in atoms
+        if atom.relational and any(other is not atom and other in _reach(atom, 2) for other in atoms)
+    ]
 
 
 @lru_cache(maxsize=1 << 14)
@@ -173,7 +179,7 @@ def _constant_quotient(a: SymInt, b: SymInt) -> int | None:
     first = min(low // least, low // most)
     if first == max(high // least, high // most):
         return first
-    if type(a) is int or (type(b) is int and not a.relational):
+    if type(a) is int or (type(b) is int and not (a.relational and _cancelling(a))):
         return None
     for k in {0, first}:
         if nonnegative(a - k * b) and nonnegative((k + 1) * b - a - 1):
