@@ -13,23 +13,19 @@ A row says which kinds of dtype it takes, what it returns, and the one-line mean
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tg_ir.dtypes import DType, bool_
 from tg_ir.errors import DTypeError
 
 __all__ = ["ELEMENTWISE", "Elementwise", "result_dtype"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Elementwise:
     """One elementwise operation: how many operands, which dtype kinds it takes, and what it returns."""
 
-    name: str
-    arity: int
-    kinds: frozenset[str]
-    compares: bool
-    meaning: str
+    __slots__ = ("arity", "compares", "kinds", "meaning", "name")
+
+    def __init__(self, name: str, arity: int, kinds: frozenset[str], compares: bool, meaning: str):
+        self.name, self.arity, self.kinds, self.compares, self.meaning = name, arity, kinds, compares, meaning
 
     def __repr__(self) -> str:
         return self.name

@@ -14,14 +14,7 @@ T = TypeVar("T")
 
 class _Ref(weakref.ref):
     __slots__ = ("key",)
-
-    def __new__(cls, node: object, forget: object, key: Hashable) -> _Ref:
-        self = super().__new__(cls, node, forget)
-        self.key = key
-        return self
-
-    def __init__(self, node: object, forget: object, key: Hashable):
-        super().__init__(node, forget)
+    key: Hashable
 
 
 class Interner(Generic[T]):
@@ -43,7 +36,8 @@ class Interner(Generic[T]):
         with self._lock:
             found = self.find(key)
             if found is None:
-                self._refs[key] = _Ref(node, self._forget, key)
+                ref = self._refs[key] = _Ref(node, self._forget)
+                ref.key = key
                 found = node
         return found
 
