@@ -40,7 +40,6 @@ UNARY = [
     "square",
     "reciprocal",
     "sign",
-    "sgn",
     "floor",
     "ceil",
     "trunc",

@@ -14,6 +14,7 @@ from tg_frontend import (
     elementwise,
     indexing,
     inplace,
+    interchange,
     interpolation,
     linalg,
     losses,
@@ -28,7 +29,9 @@ from tg_frontend import (
 )
 from tg_frontend.core import Tensor
 
-__all__ = ["FAMILIES", "function"]
+__all__ = [
+    "FAMILIES", "function",
+]  # fmt: skip
 
 INSTANCE = (
     elementwise,
@@ -50,23 +53,22 @@ INSTANCE = (
 )
 """Every name in `__all__` is a function of a tensor, and a method."""
 
-STATIC = (creation, random)
-"""Every name in `__all__` makes a tensor, and is a static method."""
+STATIC = (creation, random, interchange)
+"""Every name in `__all__` makes a tensor, and is a static method; but those in `METHODS` take a tensor first."""
 
 FAMILIES: tuple[ModuleType, ...] = (*INSTANCE, *STATIC)
 
 
 def _attach() -> None:
-    for family in INSTANCE:
+    for family in FAMILIES:
+        methods = family.__all__ if family in INSTANCE else getattr(family, "METHODS", ())
         for name in family.__all__:
-            setattr(Tensor, name, getattr(family, name))
+            function = getattr(family, name)
+            setattr(Tensor, name, function if name in methods else staticmethod(function))
         for name, operator in getattr(family, "OPERATORS", {}).items():
             setattr(Tensor, name, operator)
         for name, getter in getattr(family, "PROPERTIES", {}).items():
             setattr(Tensor, name, property(getter, doc=getter.__doc__))
-    for family in STATIC:
-        for name in family.__all__:
-            setattr(Tensor, name, staticmethod(getattr(family, name)))
     for name in inplace.NAMES:
         if hasattr(Tensor, name):
             setattr(Tensor, f"{name}_", inplace.in_place(name))
