@@ -44,7 +44,9 @@ def widened(name: str, *tensors: Tensor) -> tuple[list[Node], DType]:
     dtype = tensors[0].dtype
     for tensor in tensors:
         if tensor.dtype is not dtype:
-            raise DTypeError(f"{name}: operands are {dtype} and {tensor.dtype}, want one dtype; cast one of them")
+            raise DTypeError(
+                f"{name}: operands are {dtype} and {tensor.dtype}, want one dtype; cast one of them"
+            )
     if dtype.kind == "bool":
         raise DTypeError(f"{name}: got bool tensors, want numbers; cast first")
     return [graph.cast(tensor.node, wide_dtype(dtype)) for tensor in tensors], dtype
@@ -94,7 +96,9 @@ def _of_rank(name: str, *pairs: tuple[Tensor, int]) -> None:
     for tensor, rank in pairs:
         if tensor.ndim != rank:
             shapes = " and ".join(format_shape(tensor.shape) for tensor, _ in pairs)
-            raise ShapeError(f"{name}: got shapes {shapes}, want {' and '.join(str(r) for _, r in pairs)} dimensions")
+            raise ShapeError(
+                f"{name}: got shapes {shapes}, want {' and '.join(str(r) for _, r in pairs)} dimensions"
+            )
 
 
 def _same_size(name: str, what: str, a: SymInt, b: SymInt, *tensors: Tensor) -> None:
@@ -215,7 +219,9 @@ def linear(self: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     result = contract("linear", nodes[0], [*batch, "k"], nodes[1], [*features, "k"], [*batch, *features])
     if bias is not None:
         if broadcast_shapes("linear", nodes[2].shape, result.shape) != result.shape:
-            raise ShapeError(f"linear: bias {format_shape(bias.shape)} for a result of {format_shape(result.shape)}")
+            raise ShapeError(
+                f"linear: bias {format_shape(bias.shape)} for a result of {format_shape(result.shape)}"
+            )
         result = graph.apply("add", result, graph.expand(nodes[2], result.shape))
     return Tensor.from_node(graph.cast(result, dtype), *given)
 
@@ -223,9 +229,13 @@ def linear(self: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _plus(name: str, self: Tensor, product: Tensor, beta: Scalar, alpha: Scalar) -> Tensor:
     """beta * self + alpha * product; a beta of 0 leaves self out, even NaN."""
     if broadcast_shapes(name, self.shape, product.shape) != product.shape:
-        raise ShapeError(f"{name}: input {format_shape(self.shape)} for a product of {format_shape(product.shape)}")
+        raise ShapeError(
+            f"{name}: input {format_shape(self.shape)} for a product of {format_shape(product.shape)}"
+        )
     if self.dtype is not product.dtype:
-        raise DTypeError(f"{name}: input is {self.dtype} and the product {product.dtype}, want one dtype; cast first")
+        raise DTypeError(
+            f"{name}: input is {self.dtype} and the product {product.dtype}, want one dtype; cast first"
+        )
     if self.dtype.kind != "float" and isinstance(beta + alpha, float):
         raise DTypeError(f"{name}: beta {beta} and alpha {alpha} with {self.dtype} tensors, want integers")
     scaled = product if alpha == 1 else product * alpha
@@ -332,7 +342,9 @@ def _output_labels(equation: str, term: str, dots: list[int]) -> list[Hashable]:
     before, ellipsis, after = term.partition("...")
     letters = before + after
     if len(set(letters)) != len(letters) or not all(letter in ascii_letters for letter in letters):
-        raise ShapeError(f"einsum: the result {term!r} of {equation!r} wants letters, each once, and at most one '...'")
+        raise ShapeError(
+            f"einsum: the result {term!r} of {equation!r} wants letters, each once, and at most one '...'"
+        )
     return [*before, *(dots if ellipsis else []), *after]
 
 
@@ -352,7 +364,12 @@ def _take_diagonals(equation: str, node: Node, labels: list[Hashable]) -> tuple[
 
 def _contract_all(terms: list[tuple[Node, list[Hashable]]], out: Labels) -> Node:
     while len(terms) > 1:
-        sizes = {label: bounds(n)[1] for node, labels in terms for label, n in zip(labels, node.shape, strict=True) if n != 1}
+        sizes = {
+            label: bounds(n)[1]
+            for node, labels in terms
+            for label, n in zip(labels, node.shape, strict=True)
+            if n != 1
+        }
         count = lambda labels: prod([sizes.get(label, 1) for label in labels])  # noqa: E731
         best, chosen = None, (0, 1, list(out))
         for i, j in combinations(range(len(terms)), 2):
@@ -375,7 +392,9 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     first, last = tensors[0], tensors[-1]
     for position, tensor in enumerate(tensors):
         if tensor.ndim != 2 and not (tensor.ndim == 1 and position in (0, len(tensors) - 1)):
-            raise ShapeError(f"multi_dot: operand {position} has shape {format_shape(tensor.shape)}, want a matrix")
+            raise ShapeError(
+                f"multi_dot: operand {position} has shape {format_shape(tensor.shape)}, want a matrix"
+            )
     for a, b in zip(tensors, tensors[1:], strict=False):
         _same_size("multi_dot", "inner dimensions", a.shape[-1], b.shape[0], a, b)
     if len(tensors) == 1:
@@ -384,7 +403,9 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     labels = [[position, position + 1] for position in range(len(tensors))]
     labels[0], labels[-1] = labels[0][2 - first.ndim :], labels[-1][: last.ndim]
     out = [*labels[0][: first.ndim - 1], *labels[-1][1:]]
-    return Tensor.from_node(graph.cast(_contract_all(list(zip(nodes, labels, strict=True)), out), dtype), *tensors)
+    return Tensor.from_node(
+        graph.cast(_contract_all(list(zip(nodes, labels, strict=True)), out), dtype), *tensors
+    )
 
 
 def bilinear(self: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -56,9 +56,7 @@ def windows(node: Node, kernel: Sequence[int], stride: Sequence[int], dilation: 
     return node
 
 
-def _convolve(
-    x: Node, weight: Node, stride: Sequence[int], dilation: Sequence[int], groups: int
-) -> Node:
+def _convolve(x: Node, weight: Node, stride: Sequence[int], dilation: Sequence[int], groups: int) -> Node:
     """x (N, C, *spatial), padded already, with weight (O, C/G, *k), to (N, O, *out)."""
     kernel = weight.shape[2:]
     axes = len(kernel)
@@ -85,7 +83,9 @@ def _prepare(
             f"want {axes + 2} dimensions (or {axes + 1} for an input without a batch)"
         )
     if groups < 1 or weight.shape[0] % groups:
-        raise ShapeError(f"{name}: groups {groups} do not divide the {weight.shape[0]} channels of the weight")
+        raise ShapeError(
+            f"{name}: groups {groups} do not divide the {weight.shape[0]} channels of the weight"
+        )
     channels, out = x.shape[-axes - 1], weight.shape[0]
     want = weight.shape[0] if transposed else weight.shape[1] * groups
     if channels != want:
@@ -173,7 +173,9 @@ def _conv_transpose(
     kernel = weight.shape[2:]
     for e, s, d in zip(extra, stride, dilation, strict=True):
         if e >= max(s, d):
-            raise ShapeError(f"{name}: output_padding {extra} is not smaller than stride {stride} or dilation {dilation}")
+            raise ShapeError(
+                f"{name}: output_padding {extra} is not smaller than stride {stride} or dilation {dilation}"
+            )
     given = [self, weight] if bias is None else [self, weight, bias]
     nodes, dtype = widened(name, *given)
     batched = self.ndim == axes + 2
@@ -181,7 +183,9 @@ def _conv_transpose(
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     out = [n + r - 2 * p + e for n, r, p, e in zip(x.shape[2:], reach, padding, extra, strict=True)]
     if not all(prove_le(1, size) for size in out):
-        raise ShapeError(f"{name}: the result would be {format_shape(tuple(out))}; input {format_shape(self.shape)} is too small")
+        raise ShapeError(
+            f"{name}: the result would be {format_shape(tuple(out))}; input {format_shape(self.shape)} is too small"
+        )
     x = fit(x, [(r - p, r - p + e) for r, p, e in zip(reach, padding, extra, strict=True)])
     c, per_group = weight.shape[:2]
     factor = graph.flip(nodes[1], range(2, 2 + axes))
@@ -228,7 +232,9 @@ def conv_transpose1d(
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
     """The transposed convolution over one axis: weight (C, O/groups, k) gives (N, O, (L-1)s - 2p + d(k-1) + extra + 1)."""
-    return _conv_transpose("conv_transpose1d", 1, self, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        "conv_transpose1d", 1, self, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def conv_transpose2d(
@@ -236,7 +242,9 @@ def conv_transpose2d(
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
     """The transposed convolution over two axes."""
-    return _conv_transpose("conv_transpose2d", 2, self, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        "conv_transpose2d", 2, self, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def conv_transpose3d(
@@ -244,10 +252,14 @@ def conv_transpose3d(
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
     """The transposed convolution over three axes."""
-    return _conv_transpose("conv_transpose3d", 3, self, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        "conv_transpose3d", 3, self, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
-def im2col(self: Tensor, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> Tensor:
+def im2col(
+    self: Tensor, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
+) -> Tensor:
     """The patches under a sliding kernel, one a column (torch.nn.functional.unfold).
 
     Shapes: (N, C, H, W) or (C, H, W) gives (N, C * kH * kW, patches).
@@ -267,18 +279,27 @@ def im2col(self: Tensor, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes
 
 
 def col2im(
-    self: Tensor, output_size: Sizes, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
+    self: Tensor,
+    output_size: Sizes,
+    kernel_size: Sizes,
+    dilation: Sizes = 1,
+    padding: Sizes = 0,
+    stride: Sizes = 1,
 ) -> Tensor:
     """Patches added up where they came from (torch.nn.functional.fold): the transpose of `im2col`.
 
     Shapes: (N, C * kH * kW, patches) or (C * kH * kW, patches) gives (N, C, *output_size).
     """
     name = "col2im"
-    size, kernel = per_axis(name, "output_size", output_size, 2, 1), per_axis(name, "kernel_size", kernel_size, 2, 1)
+    size, kernel = (
+        per_axis(name, "output_size", output_size, 2, 1),
+        per_axis(name, "kernel_size", kernel_size, 2, 1),
+    )
     stride, dilation = per_axis(name, "stride", stride, 2, 1), per_axis(name, "dilation", dilation, 2, 1)
     padding = per_axis(name, "padding", padding, 2, 0)
     count = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
     ]
     if self.ndim not in (2, 3) or self.shape[-2] % prod(kernel) or self.shape[-1] != prod(count):
         raise ShapeError(
@@ -293,7 +314,9 @@ def col2im(
     x = fit(x, [(r - p, r - p + n - e) for r, p, n, e in zip(reach, padding, size, ends, strict=True)])
     area = prod(kernel)
     index = graph.iota(area, device=self.device)
-    ones = graph.apply("eq", graph.expand(graph.reshape(index, (area, 1)), (area, area)), graph.expand(index, (area, area)))
+    ones = graph.apply(
+        "eq", graph.expand(graph.reshape(index, (area, 1)), (area, area)), graph.expand(index, (area, area))
+    )
     weight = graph.flip(graph.reshape(graph.cast(ones, node.dtype), (1, area, *kernel)), [2, 3])
     result = graph.reshape(_convolve(x, weight, (1, 1), dilation, 1), (*batch, channels, *size))
     return Tensor.from_node(graph.cast(result, dtype), self)
