@@ -149,11 +149,7 @@ def write(data: memoryview, shape: tuple[int, ...], dtype: DType, versioned: boo
             "__dlpack__: the memory is read-only, which a capsule of DLPack 0 cannot say; copy first"
         )
     managed = (s.Versioned if versioned else s.Legacy)()
-    strides, size = [], 1
-    for dim in reversed(shape):
-        strides.insert(0, size)
-        size *= dim
-    dims, steps = (c.c_int64 * len(shape))(*shape), (c.c_int64 * len(shape))(*strides)
+    dims, steps = (c.c_int64 * len(shape))(*shape), (c.c_int64 * len(shape))(*_row_major(shape))
     array = managed.array
     array.data, array.ndim, array.device.type = address.value, len(shape), CPU
     array.shape, array.strides = c.cast(dims, type(array.shape)), c.cast(steps, type(array.strides))
@@ -200,20 +196,23 @@ def read(source: object, copy: bool | None = None) -> tuple[memoryview, tuple[in
     if not size:
         _delete(managed, pointer)
         return memoryview(b""), shape, dtype
-    strides = tuple(array.strides[: array.ndim]) if array.strides else None
-    extent = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if strides else size
-    memory = (c.c_ubyte * (extent * dtype.itemsize)).from_address(array.data + array.byte_offset)
+    strides = tuple(array.strides[: array.ndim]) if array.strides else _row_major(shape)
+    reach = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+    before = -sum(step for step in reach if step < 0)
+    count = 1 + before + sum(step for step in reach if step > 0)
+    start = array.data + array.byte_offset - before * dtype.itemsize
+    memory = (c.c_ubyte * (count * dtype.itemsize)).from_address(start)
     weakref.finalize(memory, _delete, managed, pointer)
     view = memoryview(memory).cast("B")
     if name == _VERSIONED and managed.flags & _READ_ONLY:
         view = view.toreadonly()
-    if strides is None or _is_contiguous(shape, strides):
+    if all(n == 1 or step == want for n, step, want in zip(shape, strides, _row_major(shape), strict=True)):
         return view, shape, dtype
     if copy is False:
         raise ShapeError(
             f"from_dlpack: strides {strides} of {shape} are not contiguous; without copy=False it is copied"
         )
-    return _gathered(view, shape, strides, dtype), shape, dtype
+    return _gathered(view, before, shape, strides, dtype), shape, dtype
 
 
 def _capsule(source: object) -> object:
@@ -243,22 +242,22 @@ def _dtype(found: ctypes.Structure) -> DType:
     return dtype_of(name)
 
 
-def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    want = 1
-    for size, step in zip(reversed(shape), reversed(strides), strict=True):
-        if size != 1 and step != want:
-            return False
-        want *= size
-    return True
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.insert(0, strides[0] * size)
+    return tuple(strides[: len(shape)])
 
 
-def _gathered(data: memoryview, shape: tuple[int, ...], strides: tuple[int, ...], dtype: DType) -> memoryview:
+def _gathered(
+    data: memoryview, start: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: DType
+) -> memoryview:
     """The strided elements copied into row-major order."""
     import numpy as np
 
     from tg_ir.numpy_dtypes import numpy_dtype
 
-    flat = np.frombuffer(data, numpy_dtype(dtype))
+    flat = np.frombuffer(data, numpy_dtype(dtype))[start:]
     steps = [step * dtype.itemsize for step in strides]
     array = np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, shape, steps))
     return memoryview(array.reshape(-1).view(np.uint8))
