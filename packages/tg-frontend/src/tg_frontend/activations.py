@@ -7,9 +7,11 @@ come back through the gradient. `sigmoid` and `tanh` stand in transcendental.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+from tg_frontend.autograd import custom_gradient
 from tg_frontend.core import Scalar, Tensor, resolve_axis
-from tg_frontend.elementwise import clamp, in_float32, where
+from tg_frontend.elementwise import in_float32, where
 from tg_frontend.transcendental import erf, exp, expm1, log1p, sigmoid, tanh
 from tg_ir import graph
 from tg_ir.errors import ShapeError, TgError
@@ -136,13 +138,19 @@ def hardsigmoid(self: Tensor) -> Tensor:
 @in_float32()
 def hardswish(self: Tensor) -> Tensor:
     """self * hardsigmoid(self)."""
-    return self * clamp(self + 3, 0, 6) / 6
+    return where(self <= -3, 0.0, where(self >= 3, self, self * (self + 3) / 6))
+
+
+@custom_gradient
+def _softsign(x: Tensor) -> tuple[Tensor, Callable]:
+    size = 1 + x.abs()
+    return x / size, lambda gradient: gradient / (size * size)
 
 
 @in_float32()
 def softsign(self: Tensor) -> Tensor:
     """self / (1 + |self|)."""
-    return self / (1 + self.abs())
+    return _softsign(self)
 
 
 @in_float32()

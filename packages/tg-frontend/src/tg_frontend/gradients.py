@@ -15,7 +15,9 @@ from tg_ir.dtypes import bool_
 from tg_ir.graph import Node
 from tg_ir.symbolic import prod
 
-__all__ = ["RULES", "sum_to"]
+__all__ = [
+    "RULES", "sum_to",
+]  # fmt: skip
 
 Grads = tuple[Node | None, ...]
 Rule = Callable[[Node, Node], Grads]
@@ -300,7 +302,7 @@ RULES: dict[str, Rule] = {
     "sqrt": lambda node, grad: (_n("div", _n("mul", grad, _like(0.5, grad)), node),),
     "exp": _unary(lambda a, y: y),
     "exp2": _unary(lambda a, y: _n("mul", y, _like(math.log(2), y))),
-    "expm1": _unary(lambda a, y: _n("add", y, _like(1.0, y))),
+    "expm1": _unary(lambda a, y: _n("exp", a)),  # y + 1 would lose what is small
     "log": lambda node, grad: (_n("div", grad, node.inputs[0]),),
     "log2": lambda node, grad: (_n("div", grad, _n("mul", node.inputs[0], _like(math.log(2), node))),),
     "log1p": lambda node, grad: (_n("div", grad, _n("add", node.inputs[0], _like(1.0, node))),),
