@@ -28,6 +28,8 @@ CPU = 1
 _HOST_READABLE = {CPU: "CPU", 3: "CUDA host memory", 11: "ROCm host memory"}
 _READ_ONLY = 1
 _LEGACY, _VERSIONED = b"dltensor", b"dltensor_versioned"
+_USED = {_LEGACY: b"used_dltensor", _VERSIONED: b"used_dltensor_versioned"}
+"""Names of capsules, which keep pointers to them: they must live as long as the process."""
 
 _CODES = {"int": 0, "uint": 1, "float": 2, "bool": 6}
 _CODES_OF_NAMES = {
@@ -189,7 +191,7 @@ def read(source: object, copy: bool | None = None) -> tuple[memoryview, tuple[in
         )
     dtype = _dtype(array.dtype)
     shape = tuple(array.shape[: array.ndim])
-    s.rename(capsule, b"used_" + name)
+    s.rename(capsule, _USED[name])
     size = 1
     for dim in shape:
         size *= dim
