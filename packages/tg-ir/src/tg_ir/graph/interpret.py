@@ -74,8 +74,8 @@ def _contract(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     wide = np.float32 if dtype.is_float and dtype.itemsize < 4 else compute_dtype(dtype)
     rank = a.ndim
     groups: dict[tuple[bool, bool, bool], list[int]] = {}
-    has_a = [a.shape[i] == 1 or a.strides[i] != 0 for i in range(rank)]
-    has_b = [b.shape[i] == 1 or b.strides[i] != 0 for i in range(rank)]
+    has_a = [a.shape[i] <= 1 or a.strides[i] != 0 for i in range(rank)]
+    has_b = [b.shape[i] <= 1 or b.strides[i] != 0 for i in range(rank)]
     for i in range(rank):
         groups.setdefault((has_a[i], has_b[i], i in axes), []).append(i)
     repeats = int(np.prod([a.shape[i] for i in groups.get((False, False, True), [])], dtype=np.int64))
