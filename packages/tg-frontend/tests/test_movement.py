@@ -106,7 +106,9 @@ SAME_CALL = [
 @pytest.mark.parametrize("row", range(len(SAME_CALL)))
 def test_movement_method_equals_torch(row):
     array, call = SAME_CALL[row]
-    check(call, call, array, second_order=row % 5 == 0 and array.size > 0)
+    check(call, call, array)
+    if row % 5 == 0 and array.size:
+        check(lambda x: call(x * x), lambda x: call(x * x), array, second_order=True)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int64", "float16", "bfloat16", "float64"])
@@ -141,8 +143,8 @@ PADS = [
 def test_pad_equals_torch(row):
     array, widths, mode, value = PADS[row]
     check(
-        lambda x: x.pad(widths, mode, value),
-        lambda x: torch.nn.functional.pad(x, widths, mode, value),
+        lambda x: (x * x).pad(widths, mode, value),
+        lambda x: torch.nn.functional.pad(x * x, widths, mode, value),
         array,
         second_order=array.size > 0,
     )
@@ -194,18 +196,9 @@ def test_cat_with_dim_by_position_takes_it():
 
 def test_repeat_interleave_by_tensor_equals_torch():
     counts = np.array([2, 0, 3])
-    check(
-        lambda x, n: x.repeat_interleave(n, 1),
-        lambda x, n: x.repeat_interleave(n, 1),
-        A,
-        counts,
-        second_order=True,
-    )
-    check(
-        lambda x: x.repeat_interleave([1, 2, 3], 1, output_size=6),
-        lambda x: x.repeat_interleave(torch.tensor([1, 2, 3]), 1),
-        A,
-    )
+    check(lambda x, n: x.repeat_interleave(n, 1), lambda x, n: x.repeat_interleave(n, 1), A, counts)
+    theirs = lambda x: x.repeat_interleave(torch.tensor([1, 2, 3]), 1)  # noqa: E731
+    check(lambda x: x.repeat_interleave([1, 2, 3], 1, output_size=6), theirs, A)
 
 
 def test_trace_equals_torch():
