@@ -11,13 +11,12 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import combinations
 from string import ascii_letters
 
+from tg_frontend.core import Scalar, Tensor, broadcast_shapes, resolve_axis
 from tg_ir import graph
 from tg_ir.dtypes import DType, float32
 from tg_ir.errors import DTypeError, ShapeError
 from tg_ir.graph import Node, format_shape
 from tg_ir.symbolic import SymInt, bounds, prod, prove_equal
-
-from tg_frontend.core import Scalar, Tensor, broadcast_shapes, resolve_axis
 
 __all__ = [
     "addbmm", "addmm", "addmv", "addr", "baddbmm", "bilinear", "bmm", "cross", "dot", "einsum", "inner", "kron",

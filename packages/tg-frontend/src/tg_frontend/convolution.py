@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tg_frontend.contraction import widened
+from tg_frontend.core import Tensor
 from tg_ir import graph
 from tg_ir.errors import ShapeError
 from tg_ir.graph import Node, format_shape
 from tg_ir.symbolic import SymInt, prod, prove_le
-
-from tg_frontend.contraction import widened
-from tg_frontend.core import Tensor
 
 __all__ = [
     "col2im", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "im2col",

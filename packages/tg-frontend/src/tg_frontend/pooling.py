@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tg_frontend.autograd import custom_gradient
+from tg_frontend.contraction import wide_dtype
+from tg_frontend.convolution import Sizes, check_reach, per_axis, windows
+from tg_frontend.core import Tensor
 from tg_ir import graph
 from tg_ir.dtypes import int64
 from tg_ir.errors import DTypeError, ShapeError
 from tg_ir.graph import Node, format_shape
 from tg_ir.symbolic import SymInt, prod
-
-from tg_frontend.autograd import custom_gradient
-from tg_frontend.contraction import wide_dtype
-from tg_frontend.convolution import Sizes, check_reach, per_axis, windows
-from tg_frontend.core import Tensor
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",

@@ -76,8 +76,8 @@ def _contract(node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if not a.size:
         return np.zeros([a.shape[i] for i in range(rank) if i not in axes], compute_dtype(dtype))
     groups: dict[tuple[bool, bool, bool], list[int]] = {}
-    has_a = [a.shape[i] == 1 or a.strides[i] != 0 for i in range(rank)]
-    has_b = [b.shape[i] == 1 or b.strides[i] != 0 for i in range(rank)]
+    has_a = [a.shape[i] <= 1 or a.strides[i] != 0 for i in range(rank)]
+    has_b = [b.shape[i] <= 1 or b.strides[i] != 0 for i in range(rank)]
     for i in range(rank):
         groups.setdefault((has_a[i], has_b[i], i in axes), []).append(i)
     repeats = int(np.prod([a.shape[i] for i in groups.get((False, False, True), [])], dtype=np.int64))
