@@ -228,15 +228,11 @@ def test_functional_grad_and_value_and_grad() -> None:
 
 
 def test_derivatives_of_any_order() -> None:
-    def f(x: Tensor) -> Tensor:
-        return (x * x * x * x).sum()
-
-    value = Tensor([1.0, 2.0])
-    for want in ([4, 32], [12, 48], [24, 48], [24, 24], [0, 0]):
-        f = (lambda g: lambda x: tg.grad(g)(x).sum())(f)
-        assert tg.grad(f)(value).shape == (2,) if want == [0, 0] else True
-        got = f(value)
-        assert got.item() == sum(want)
+    f = lambda x: (x * x * x * x).sum()  # noqa: E731
+    for want in ([4, 32], [12, 48], [24, 48], [24, 24]):
+        df = tg.grad(f)
+        assert df(Tensor([1.0, 2.0])).tolist() == want
+        f = (lambda g: lambda x: g(x).sum())(df)
 
 
 def test_second_derivatives_through_backward_with_create_graph() -> None:
