@@ -79,7 +79,10 @@ def test_repr_of_what_requires_a_gradient_says_so():
 
 
 def test_repr_of_another_device_names_it():
-    assert repr(tg.ones(2, device=f"{tg.Device.default}:1")) == f"tensor([1., 1.], device='{tg.Device.default}:1')"
+    assert (
+        repr(tg.ones(2, device=f"{tg.Device.default}:1"))
+        == f"tensor([1., 1.], device='{tg.Device.default}:1')"
+    )
 
 
 def test_format_with_a_specification_formats_the_number():

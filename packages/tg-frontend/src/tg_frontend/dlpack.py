@@ -20,9 +20,7 @@ from tg_ir.errors import DeviceError, DTypeError, ShapeError
 if TYPE_CHECKING:
     import ctypes
 
-__all__ = [
-    "CPU", "read", "write",
-]  # fmt: skip
+__all__ = ["CPU", "read", "write"]
 
 CPU = 1
 _HOST_READABLE = {CPU: "CPU", 3: "CUDA host memory", 11: "ROCm host memory"}

@@ -17,9 +17,7 @@ from tg_ir.symbolic import Expr
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = [
-    "as_tensor", "from_dlpack", "from_numpy", "tensor",
-]  # fmt: skip
+__all__ = ["as_tensor", "from_dlpack", "from_numpy", "tensor"]
 
 _LETTERS = {
     "bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B", "uint16": "H", "uint32": "I",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from tg_frontend import (
     activations,
@@ -31,9 +31,7 @@ from tg_frontend import (
 )
 from tg_frontend.core import Tensor
 
-__all__ = [
-    "FAMILIES", "function",
-]  # fmt: skip
+__all__ = ["FAMILIES", "function"]
 
 INSTANCE = (
     elementwise,
@@ -68,7 +66,8 @@ def _attach() -> None:
         methods = family.__all__ if family in INSTANCE else getattr(family, "METHODS", ())
         for name in family.__all__:
             function = getattr(family, name)
-            setattr(Tensor, name, function if name in methods else staticmethod(function))
+            if isinstance(function, FunctionType):
+                setattr(Tensor, name, function if name in methods else staticmethod(function))
         for name, operator in getattr(family, "OPERATORS", {}).items():
             setattr(Tensor, name, operator)
         for name, getter in getattr(family, "PROPERTIES", {}).items():

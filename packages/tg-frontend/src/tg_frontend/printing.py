@@ -10,9 +10,7 @@ from tg_frontend.engine import Device
 from tg_frontend.interchange import to_list
 from tg_ir.dtypes import DType, bool_, float32, int64
 
-__all__ = [
-    "format_tensor",
-]  # fmt: skip
+__all__ = ["format_tensor"]
 
 PRECISION, THRESHOLD, EDGE_ITEMS, LINE_WIDTH = 4, 1000, 3, 80
 
