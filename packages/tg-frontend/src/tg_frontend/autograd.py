@@ -234,9 +234,25 @@ def gradient(self: Tensor, *inputs: Tensor, gradient: Tensor | None = None) -> l
     return list(grad(self, inputs, gradient))
 
 
+_tracked: weakref.WeakSet[Node] = weakref.WeakSet()
+"""The nodes that stand for arguments of functions that are being differentiated."""
+
+
 def _fresh(value: Tensor) -> Tensor:
-    """The same value as a leaf of its own."""
-    return Tensor.from_node(detached(value.node)).requires_grad_()
+    """The same value under a node of its own, which gradients of an enclosing function pass."""
+    node = detached(value.node)
+    _custom[node] = ((value.node,), lambda grad: grad)
+    _tracked.add(node)
+    made = Tensor.from_node(node)
+    made._storage.requires_grad = True
+    return made
+
+
+def _beyond(output: Tensor, own: Sequence[Tensor]) -> list[Tensor]:
+    """[output] if it depends on leaves or on arguments of enclosing functions besides `own`, else []."""
+    mine = {tensor.node for tensor in own}
+    order = _toposort([output.node])
+    return [output] if any(node in leaves or (node in _tracked and node not in mine) for node in order) else []
 
 
 def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
@@ -257,12 +273,11 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux
             result = function(*made, **kwargs)
             output = result[0] if has_aux else result
             inputs = [made[number] for number in numbers]
-            grads = grad(output, inputs, allow_unused=True)
-            filled = [
-                Tensor.from_node(graph.expand(graph.const(0, x.dtype, x.device), x.shape)) if g is None else g
-                for g, x in zip(grads, inputs, strict=True)
-            ]
-        return result, filled[0] if isinstance(argnums, int) else tuple(filled)
+            found = vjp([output.node], _start([output], [None], "grad"), [x.node for x in inputs])
+            parents = _beyond(output, inputs)
+            grads = [Tensor.from_node(found.get(x.node, _zeros(x)), *parents) for x in inputs]
+            value = Tensor.from_node(output.node, *parents)
+        return (value, result[1]) if has_aux else value, grads[0] if isinstance(argnums, int) else tuple(grads)
 
     return wrapped
 
@@ -279,7 +294,9 @@ def jvp(function: Callable, primals: Sequence[Tensor], tangents: Sequence[Tensor
         back = vjp([output.node], [probe], [x.node for x in inputs])
         pairs = [(back[x.node], t.node) for x, t in zip(inputs, tangents, strict=True) if x.node in back]
         found = vjp([pair[0] for pair in pairs], [pair[1] for pair in pairs], [probe])
-    return output, Tensor.from_node(found.get(probe, _zeros(output)), output)
+        parents = _beyond(output, inputs)
+        tangent = found.get(probe, _zeros(output))
+        return Tensor.from_node(output.node, *parents), Tensor.from_node(tangent, *parents)
 
 
 def _zeros(tensor: Tensor) -> Node:

@@ -1,0 +1,126 @@
+"""Replace operations that no kernel does at once by graphs of those that kernels do.
+
+*before*: random_bits, argsort.
+*after*: Threefry on the position of each element; a bitonic network of compare-exchanges on (key, index) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tg_ir import graph
+from tg_ir.dtypes import DType, bool_, int64, uint32
+from tg_ir.dtypes import dtype_of as named
+from tg_ir.errors import ShapeError
+from tg_ir.graph import Node
+from tg_ir.symbolic import SymInt, prod
+
+__all__ = ["decompose"]
+
+
+def decompose(roots: Sequence[Node]) -> list[Node]:
+    """The graph without the operations of `RULES`."""
+    new: dict[Node, Node] = {}
+    for node in graph.toposort(roots):
+        inputs = tuple([new[source] for source in node.inputs])
+        if node.op.name in RULES:
+            new[node] = RULES[node.op.name](node, inputs)
+        elif inputs == node.inputs:
+            new[node] = node
+        else:
+            new[node] = graph.make(node.op, inputs, node.attrs)
+    return [new[root] for root in roots]
+
+
+def _const(value: float, like: Node) -> Node:
+    return graph.expand(graph.const(value, like.dtype, like.device), like.shape)
+
+
+def _rotate(word: Node, bits: int) -> Node:
+    left, right = graph.apply("shl", word, _const(bits, word)), graph.apply("shr", word, _const(32 - bits, word))
+    return graph.apply("or", left, right)
+
+
+def _random_bits(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011."""
+    (key,) = inputs
+    shape = node.shape
+    position = graph.reshape(graph.iota(prod(shape), int64, node.device), shape)
+    high = graph.cast(graph.apply("shr", position, _const(32, position)), uint32)
+    low = graph.cast(graph.apply("and", position, _const(0xFFFFFFFF, position)), uint32)
+    words = [graph.expand(graph.reshape(graph.shrink(key, [(i, i + 1)]), ()), shape) for i in (0, 1)]
+    parity = graph.apply("xor", words[0], graph.apply("xor", words[1], _const(0x1BD11BDA, low)))
+    keys = [*words, parity]
+    x, y = graph.apply("add", high, keys[0]), graph.apply("add", low, keys[1])
+    for group in range(5):
+        for rotation in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+            x = graph.apply("add", x, y)
+            y = graph.apply("xor", _rotate(y, rotation), x)
+        x = graph.apply("add", x, keys[(group + 1) % 3])
+        y = graph.apply("add", graph.apply("add", y, keys[(group + 2) % 3]), _const(group + 1, y))
+    return graph.apply("xor", x, y)
+
+
+def _sort_key(node: Node, descending: bool) -> Node:
+    """Integers that order as the values do: NaN is the greatest, the two zeros are equal."""
+    dtype = node.dtype
+    if dtype is bool_:
+        node = graph.cast(node, named("uint8"))
+    elif dtype.is_float:
+        if dtype.bits < 16:
+            node, dtype = graph.cast(node, named("float16")), named("float16")
+        integer: DType = named(f"int{dtype.bits}")
+        bits = graph.bitcast(graph.apply("add", node, _const(0.0, node)), integer)
+        flipped = graph.apply("xor", bits, _const(integer.max, bits))
+        ordered = graph.apply("where", graph.apply("lt", bits, _const(0, bits)), flipped, bits)
+        node = graph.apply("where", graph.apply("ne", node, node), _const(integer.max, ordered), ordered)
+    return graph.apply("invert", node) if descending else node
+
+
+def _argsort(node: Node, inputs: tuple[Node, ...]) -> Node:
+    axis, descending = node.attrs
+    key = _sort_key(inputs[0], descending)
+    rank, size = len(node.shape), node.shape[axis]
+    if not isinstance(size, int):
+        raise ShapeError(f"argsort: the dimension has the symbolic size {size}, want a fixed one; pad it to {size.high}")
+    order = [i for i in range(rank) if i != axis] + [axis]
+    key = graph.permute(key, order)
+    lead = key.shape[:-1]
+    whole = 1 << max(size - 1, 0).bit_length()
+    key = graph.pad(key, [(0, 0)] * len(lead) + [(0, whole - size)], graph.const(key.dtype.max, key.dtype, key.device))
+    index = graph.expand(graph.iota(whole, int64, key.device), key.shape)
+    block = 2
+    while block <= whole:
+        reach = block // 2
+        while reach:
+            key, index = _exchange(key, index, lead, whole, block, reach)
+            reach //= 2
+        block *= 2
+    index = graph.shrink(index, [(0, n) for n in lead] + [(0, size)])
+    return graph.permute(index, [order.index(i) for i in range(rank)])
+
+
+def _exchange(
+    key: Node, index: Node, lead: tuple[SymInt, ...], whole: int, block: int, reach: int
+) -> tuple[Node, Node]:
+    """Put pairs `reach` apart in order: ascending in even blocks of size `block`, descending in odd ones."""
+    count = whole // (2 * reach)
+
+    def side(array: Node, which: int) -> Node:
+        pairs = graph.reshape(array, (*lead, count, 2, reach))
+        return graph.shrink(pairs, [(0, n) for n in (*lead, count)] + [(which, which + 1), (0, reach)])
+
+    (a, b), (i, j) = [[side(array, which) for which in (0, 1)] for array in (key, index)]
+    behind = graph.apply("or", graph.apply("lt", b, a), graph.apply("and", graph.apply("eq", a, b), graph.apply("lt", j, i)))
+    number = graph.iota(count, int64, key.device)
+    odd = graph.apply("and", graph.apply("floordiv", number, _const(block // (2 * reach), number)), _const(1, number))
+    down = graph.expand(graph.reshape(graph.apply("ne", odd, _const(0, odd)), (count, 1, 1)), behind.shape)
+    swap = graph.apply("xor", behind, down)
+    made = [
+        graph.reshape(graph.cat([graph.apply("where", swap, y, x), graph.apply("where", swap, x, y)], len(lead) + 1), array.shape)
+        for x, y, array in ((a, b, key), (i, j, index))
+    ]
+    return made[0], made[1]
+
+
+RULES: dict[str, Callable[[Node, tuple[Node, ...]], Node]] = {"random_bits": _random_bits, "argsort": _argsort}
