@@ -103,6 +103,7 @@ NAMES = [
     "negative",
     "not_equal",
     "pow",
+    "put",
     "rad2deg",
     "reciprocal",
     "relu",

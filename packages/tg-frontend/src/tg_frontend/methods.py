@@ -26,6 +26,7 @@ from tg_frontend import (
     random,
     reductions,
     scans,
+    scattering,
     sorting,
     transcendental,
 )
@@ -45,6 +46,7 @@ INSTANCE = (
     movement,
     joining,
     indexing,
+    scattering,
     sorting,
     contraction,
     convolution,
