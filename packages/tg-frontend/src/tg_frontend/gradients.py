@@ -277,8 +277,25 @@ def _scatter(node: Node, grad: Node) -> Grads:
         count = graph.scatter(base_taken, index, taken, axis, "sum")
         share = _n("div", grad, _n("maximum", count, _like(1.0, count)))
         return _n("mul", base_taken, share), None, _n("mul", taken, graph.gather(share, index, axis))
-    share = _n("mul", grad, node)
-    return _n("div", share, base), None, _n("div", graph.gather(share, index, axis), source)
+    return _scatter_product(node, grad)
+
+
+def _scatter_product(node: Node, grad: Node) -> Grads:
+    """The product of the other factors: the product over the factor, or of those that are not 0 if one alone is 0."""
+    base, index, source = node.inputs
+    axis = node["axis"]
+    nonzero = [_n("where", _n("eq", factor, _zero(factor)), _like(1.0, factor), factor) for factor in (base, source)]
+    zeros = [graph.cast(_n("eq", factor, _zero(factor)), base.dtype) for factor in (base, source)]
+    rest = _n("mul", grad, graph.scatter(nonzero[0], index, nonzero[1], axis, "prod"))
+    count = graph.scatter(zeros[0], index, zeros[1], axis, "sum")
+    alone = _n("where", _n("eq", count, _like(1.0, count)), rest, _zero(rest))
+    share = _n("where", _n("eq", count, _zero(count)), rest, _zero(rest))
+
+    def pick(factor: Node, safe: Node, alone: Node, share: Node) -> Node:
+        return _n("where", _n("eq", factor, _zero(factor)), alone, _n("div", share, safe))
+
+    picked = [graph.gather(part, index, axis) for part in (alone, share)]
+    return pick(base, nonzero[0], alone, share), None, pick(source, nonzero[1], *picked)
 
 
 def _assign(node: Node, grad: Node) -> Grads:

@@ -26,6 +26,7 @@ from tg_frontend import (
     random,
     reductions,
     scans,
+    scattering,
     sorting,
     transcendental,
 )
@@ -43,6 +44,7 @@ INSTANCE = (
     movement,
     joining,
     indexing,
+    scattering,
     sorting,
     contraction,
     convolution,
