@@ -1,7 +1,8 @@
 """Replace operations that no kernel does at once by graphs of those that kernels do.
 
-*before*: random_bits, argsort.
-*after*: Threefry on the position of each element; a bitonic network of compare-exchanges on (key, index) pairs.
+*before*: random_bits, argsort, all_reduce, all_gather.
+*after*: Threefry on the position of each element; a bitonic network of compare-exchanges on (key, index) pairs; copies
+to the device, combined there.
 """
 
 from __future__ import annotations
@@ -123,4 +124,25 @@ def _exchange(
     return made[0], made[1]
 
 
-RULES: dict[str, Callable[[Node, tuple[Node, ...]], Node]] = {"random_bits": _random_bits, "argsort": _argsort}
+_COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
+
+
+def _all_reduce(node: Node, inputs: tuple[Node, ...]) -> Node:
+    kind, device = node.attrs
+    total, *others = [graph.copy(source, device) for source in inputs]
+    for other in others:
+        total = graph.apply(_COMBINE[kind], total, other)
+    return total
+
+
+def _all_gather(node: Node, inputs: tuple[Node, ...]) -> Node:
+    axis, device = node.attrs
+    return graph.cat([graph.copy(source, device) for source in inputs], axis)
+
+
+RULES: dict[str, Callable[[Node, tuple[Node, ...]], Node]] = {
+    "random_bits": _random_bits,
+    "argsort": _argsort,
+    "all_reduce": _all_reduce,
+    "all_gather": _all_gather,
+}

@@ -1,0 +1,218 @@
+"""Decide which nodes to store. All others are computed where they are used, as part of a kernel that stores.
+
+A node is stored because it must be (a root; the result of an operation that writes elsewhere than at its own index) or
+because computing it where it is used would cost more than a store and a load. To tell, every stored node's kernel is
+walked as lowering will pull it, with the set of the kernel's axes that each dimension depends on:
+
+- A reduction is repeated if its index depends on axes of more points than it has elements (a sliding window, an axis
+  that it was expanded along inside another reduction), or if two kernels want it, or if it stands inside another
+  reduction that runs over axes it does not depend on: then one loop nest cannot share it.
+- Anything else is repeated if its cost times the repetitions exceeds that of a store and a load.
+
+*before*: nothing but the roots is known to be stored. *after*: a set of nodes, each pulled from others of the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+
+from tg_ir.graph import Node, toposort
+from tg_ir.symbolic import SymInt, bounds
+
+__all__ = ["choose_stores"]
+
+WRITERS = frozenset({"scan", "scatter", "copy"})
+"""Operations whose kernels are no plain map from index to value."""
+
+STORE_COST = 12
+"""What a store and a load cost, in units of a simple operation."""
+
+_COSTS = {"exp": 8, "exp2": 6, "expm1": 12, "log": 8, "log2": 8, "log1p": 12, "sin": 10, "cos": 10, "atan": 12, "tanh": 12,
+          "erf": 16, "pow": 20, "sqrt": 4, "div": 4, "floordiv": 6, "mod": 6, "gather": 4}  # fmt: skip
+_FREE = frozenset({"reshape", "permute", "expand", "shrink", "flip", "window", "const", "buffer", "cast", "bitcast", "iota"})
+
+FEW_ROWS = 8
+"""A reduction to fewer elements than this is a kernel of its own: inside another it would leave the machine idle."""
+
+Deps = tuple[frozenset[int], ...]
+
+
+def _high(size: SymInt) -> int:
+    return bounds(size)[1]
+
+
+def choose_stores(roots: Sequence[Node]) -> list[Node]:
+    """The nodes to store, in the order in which they can be computed; input buffers are not among them."""
+    order = toposort(roots)
+    stored = {node for node in roots if node.op.name != "buffer"}
+    for node in order:
+        if node.op.name in WRITERS:
+            stored.add(node)
+        if node.op.name == "copy":
+            stored.update(source for source in node.inputs if source.op.name != "buffer")
+    while True:
+        more = _too_costly(order, stored)
+        if not more:
+            return [node for node in order if node in stored]
+        stored |= more
+
+
+class _Walk:
+    """One kernel, walked as it will be pulled."""
+
+    def __init__(self, stored: set[Node]):
+        self.stored = stored
+        self.extent: list[int] = []  # of each axis
+        self.reductions: dict[Node, frozenset[int]] = {}  # the axes that each depends on
+        self.repeated: dict[Node, frozenset[int]] = {}
+        self.bad: set[Node] = set()
+        self.seen: set[tuple[Node, Deps]] = set()
+
+    def axes(self, shape: Iterable[SymInt]) -> Deps:
+        made = []
+        for size in shape:
+            made.append(frozenset({len(self.extent)}) if _high(size) > 1 else frozenset())
+            self.extent.append(_high(size))
+        return tuple(made)
+
+    def points(self, axes: frozenset[int]) -> int:
+        return prod(self.extent[axis] for axis in axes)
+
+    def visit(self, node: Node, deps: Deps, inside: frozenset[int] | None) -> None:
+        """`inside`: the axes that the reductions around depend on, None outside of any."""
+        if node in self.stored or node.op.name == "buffer" or (node, deps) in self.seen:
+            return
+        self.seen.add((node, deps))
+        need = frozenset().union(*deps)
+        if node.op.name == "reduce":
+            elements = prod(_high(size) for size in node.shape)
+            before = self.reductions.setdefault(node, need)
+            alone = elements < FEW_ROWS and _high_count(node.inputs[0]) > 4096
+            if before != need or self.points(need) > elements or (inside is not None and not inside <= need) or alone:
+                self.bad.add(node)
+                return
+            inside = need if inside is None else inside
+        else:
+            self.repeated[node] = self.repeated.get(node, frozenset()) | need
+        for source, inner in self.sources(node, deps):
+            self.visit(source, inner, inside)
+
+    def sources(self, node: Node, deps: Deps) -> list[tuple[Node, Deps]]:
+        """Each input with what its dimensions depend on."""
+        name = node.op.name
+        first = node.inputs[0] if node.inputs else None
+        if name == "reshape":
+            return [(first, _regroup(deps, node.shape, first.shape))]
+        if name == "permute":
+            inner: list[frozenset[int]] = [frozenset()] * len(deps)
+            for axis, dep in zip(node["order"], deps, strict=True):
+                inner[axis] = dep
+            return [(first, tuple(inner))]
+        if name == "expand":
+            tail = deps[len(deps) - len(first.shape) :]
+            return [(first, tuple([frozenset() if n == 1 else d for d, n in zip(tail, first.shape, strict=True)]))]
+        if name == "window":
+            inner = list(deps[:-1])
+            inner[node["axis"]] |= deps[-1]
+            return [(first, tuple(inner))]
+        if name == "pad":
+            return [(first, deps), (node.inputs[1], ())]
+        if name == "reduce":
+            inner = list(deps)
+            for axis in node["axes"]:
+                inner.insert(axis, self.axes([first.shape[axis]])[0])
+            return [(first, tuple(inner))]
+        if name == "assign":
+            return [(source, deps) for source in node.inputs]
+        if name == "gather":
+            everything = frozenset().union(*deps)
+            inner = [everything if axis == node["axis"] else dep for axis, dep in enumerate(deps)]
+            return [(first, tuple(inner)), (node.inputs[1], deps)]
+        return [(source, deps) for source in node.inputs]
+
+
+def _high_count(node: Node) -> int:
+    return prod(_high(size) for size in node.shape)
+
+
+def _regroup(deps: Deps, shape: Sequence[SymInt], inner: Sequence[SymInt]) -> Deps:
+    """Dependencies through a reshape: within the smallest groups of dimensions whose products agree."""
+    result: list[frozenset[int]] = []
+    i = j = 0
+    while j < len(inner):
+        start_i, start_j = i, j
+        left, right = 1, inner[j]
+        j += 1
+        while left != right and i < len(shape):
+            left = left * shape[i]
+            i += 1
+            while j < len(inner) and _smaller(right, left):
+                right = right * inner[j]
+                j += 1
+        if left != right:
+            i = len(shape)
+            j = len(inner)
+        group = frozenset().union(*deps[start_i:i])
+        result += [frozenset() if _high(size) == 1 else group for size in inner[start_j:j]]
+    return tuple(result)
+
+
+def _smaller(a: SymInt, b: SymInt) -> bool:
+    return _high(a) < _high(b)
+
+
+def _too_costly(order: Sequence[Node], stored: set[Node]) -> set[Node]:
+    """Nodes that some kernel would repeat at too high a cost, or that several kernels would."""
+    kernels: dict[Node, set[Node]] = {}
+    bad: set[Node] = set()
+    costs = _element_costs(order, stored)
+    for node in order:
+        if node not in stored:
+            continue
+        walk = _Walk(stored - {node})
+        for source, deps in _first(walk, node):
+            walk.visit(source, deps, None)
+        bad |= walk.bad
+        for used in walk.reductions:
+            kernels.setdefault(used, set()).add(node)
+        for used, axes in walk.repeated.items():
+            kernels.setdefault(used, set()).add(node)
+            elements = max(1, _high_count(used))
+            times = walk.points(axes) / elements
+            if times > 1 and costs[used] * (times - 1) > STORE_COST:
+                bad.add(used)
+    for used, users in kernels.items():
+        reduction = used.op.name == "reduce"
+        if len(users) > 1 and (reduction or costs[used] * (len(users) - 1) > STORE_COST):
+            bad.add(used)
+    return {node for node in bad if node not in stored and node.op.name not in _FREE}
+
+
+def _first(walk: _Walk, node: Node) -> list[tuple[Node, Deps]]:
+    """Where the kernel of a stored node starts."""
+    if node.op.name == "scatter":
+        base, index, source = node.inputs
+        return [(base, walk.axes(base.shape)), *[(part, walk.axes(part.shape)) for part in (index, source)]]
+    if node.op.name == "copy":
+        return []
+    if node.op.name == "scan":
+        return [(node.inputs[0], walk.axes(node.shape))]
+    deps = walk.axes(node.shape)
+    if node.op.name == "reduce":
+        walk.reductions[node] = frozenset().union(*deps)
+        inside = walk.sources(node, deps)
+        for source, inner in inside:
+            walk.visit(source, inner, frozenset().union(*deps))
+        return []
+    return walk.sources(node, deps)
+
+
+def _element_costs(order: Sequence[Node], stored: set[Node]) -> dict[Node, int]:
+    """Operations to compute one element of each node, down to what is stored; a reduction is dear in any case."""
+    costs: dict[Node, int] = {}
+    for node in order:
+        own = 0 if node.op.name in _FREE else 1000 if node.op.name == "reduce" else _COSTS.get(node.op.name, 1)
+        below = sum(1 if source in stored or source.op.name == "buffer" else costs[source] for source in node.inputs)
+        costs[node] = min(own + below, 10_000)
+    return costs
