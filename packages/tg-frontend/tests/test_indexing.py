@@ -11,7 +11,7 @@ from torch_reference import check, sample
 
 import tg_frontend as tg
 from tg_frontend import Tensor, Variable
-from tg_ir.errors import DTypeError, IndexRangeError, ShapeError, TgError
+from tg_ir.errors import DTypeError, EvaluationError, IndexRangeError, ShapeError, TgError
 
 A = sample(3, 4, 5)
 
@@ -189,6 +189,12 @@ def test_scalar_tensor_index_is_not_evaluated():
     np.testing.assert_array_equal(x[place].numpy(), Tensor(A)[-1].numpy())
     np.testing.assert_array_equal(x[:, place, 2].numpy(), Tensor(A)[:, -1, 2].numpy())
     assert place.node.value is None
+
+
+def test_index_tensor_out_of_range_of_one_axis_of_two_is_an_error():
+    rows, columns = Tensor([0, 1]), Tensor([1, 5])
+    with pytest.raises(EvaluationError, match="out of range"):
+        Tensor(A)[rows, columns].numpy()
 
 
 def test_symbolic_index_gets_and_sets():

@@ -57,10 +57,11 @@ class _Box(NamedTuple):
 
 
 class _Array(NamedTuple):
-    """An integer array on an axis of the view."""
+    """An integer array on an axis of the view, and whether its values are known to be in range."""
 
     axis: int
     index: Tensor
+    checked: bool = True
 
 
 def _as_item(item: Index, device: str) -> Index:
@@ -78,19 +79,32 @@ def _as_item(item: Index, device: str) -> Index:
     )
 
 
-def _checked(index: Tensor, size: SymInt, position: int) -> Tensor:
-    """The indices counted from 0. Those at hand are looked at; others must be in range when they are used."""
+def _extent(data: Index) -> tuple[int, int] | None:
+    """The least and the greatest of the integers in a NumPy array or a nested sequence; None if there are none."""
+    if isinstance(data, list | tuple | range):
+        parts = [part for part in map(_extent, data) if part is not None]
+        return (min(low for low, _ in parts), max(high for _, high in parts)) if parts else None
+    size = getattr(data, "size", 1)
+    return (
+        (int(data.min()), int(data.max()))
+        if size and hasattr(data, "min")
+        else (int(data),) * 2
+        if size
+        else None
+    )
+
+
+def _array(index: Tensor, given: Index, axis: int, size: SymInt, position: int) -> _Array:
+    """The indices counted from 0. Those given as numbers are looked at; a tensor's are not, nor is it evaluated."""
     if index.dtype.kind not in ("int", "uint"):
         raise DTypeError(f"index: got a {index.dtype} array for dimension {position}, want integers or bools")
-    node = index.node
-    if node.value is not None and isinstance(size, int):
-        values = index.numpy()
-        if values.size and not -size <= values.min() <= values.max() < size:
-            bad = values.min() if values.min() < -size else values.max()
-            raise IndexRangeError(f"index: {bad} is out of range for dimension {position} of size {size}")
-        if not values.size or values.min() >= 0:
-            return index.to(int64)
-    return wrapped(index, size)
+    if isinstance(given, Tensor) or isinstance(size, Expr):
+        return _Array(axis, wrapped(index, size), False)
+    low, high = _extent(given) or (0, -1)
+    if low < -size or high >= size:
+        bad = low if low < -size else high
+        raise IndexRangeError(f"index: {bad} is out of range for dimension {position} of size {size}")
+    return _Array(axis, index.to(int64) if low >= 0 else wrapped(index, size))
 
 
 def wrapped(index: Tensor, size: SymInt) -> Tensor:
@@ -169,7 +183,8 @@ def _parse(self: Tensor, index: Index) -> tuple[Tensor, list[_Array], bool]:
     NumPy's rule: they do if no slice, None or Ellipsis stands between arrays (ints count as arrays here), else they
     come first.
     """
-    items = [_as_item(item, self.device) for item in (index if isinstance(index, tuple) else (index,))]
+    given = index if isinstance(index, tuple) else (index,)
+    items = [_as_item(item, self.device) for item in given]
     taken = [_taken(item) for item in items]
     dots = [i for i, item in enumerate(items) if item is Ellipsis]
     if len(dots) > 1 or sum(taken) > self.ndim:
@@ -182,7 +197,7 @@ def _parse(self: Tensor, index: Index) -> tuple[Tensor, list[_Array], bool]:
     shape: list[SymInt] = []  # of the view
     arrays: list[_Array] = []
     groups: list[bool] = []  # for each item whether it is an array or an int
-    for item in items:
+    for i, item in enumerate(items):
         axis, size = len(boxes), 1 if len(boxes) >= self.ndim else self.shape[len(boxes)]
         groups.append(isinstance(item, int | Expr | Tensor))
         if item is None:
@@ -211,7 +226,7 @@ def _parse(self: Tensor, index: Index) -> tuple[Tensor, list[_Array], bool]:
             boxes += [_Box(0, n) for n in sizes]
             shape.append(prod(sizes))
         else:
-            arrays.append(_Array(len(shape), _checked(item, size, axis)))
+            arrays.append(_array(item, given[i], len(shape), size, axis))
             boxes.append(_Box(0, size))
             shape.append(size)
     first, last = (groups.index(True), len(groups) - groups[::-1].index(True)) if arrays else (0, 0)
@@ -259,10 +274,13 @@ def _plan(view: Tensor, arrays: Sequence[_Array], together: bool) -> _Plan:
     order = [*rest[:first], *axes, *rest[first:]]
     before, after = [view.shape[a] for a in rest[:first]], [view.shape[a] for a in rest[first:]]
     common = broadcast_shapes("index", *[array.index.shape for array in arrays])
-    flat: Tensor | None = None
-    for array in arrays:
-        flat = array.index if flat is None else e.add(e.mul(flat, view.shape[array.axis]), array.index)
-    assert flat is not None, "an index without arrays has no plan"
+    flat = arrays[0].index
+    for array in arrays[1:]:
+        flat = e.add(e.mul(flat, view.shape[array.axis]), array.index)
+    for array in arrays if len(arrays) > 1 else ():
+        if not array.checked:  # out of range of one axis must not come to be in range of all of them together
+            inside = e.logical_and(e.ge(array.index, 0), e.lt(array.index, view.shape[array.axis]))
+            flat = e.where(inside, flat, -1)
     count, size = prod(common), prod([view.shape[axis] for axis in axes])
     vector = graph.reshape(graph.expand(flat.node, common), [*[1] * len(before), count, *[1] * len(after)])
     node = graph.expand(vector, [*before, count, *after])

@@ -334,11 +334,10 @@ def argmin(self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tenso
     return _arg("argmin", self, dim, keepdim)
 
 
-def chosen(self: Tensor, node: Node, index: Node, axis: int, keepdim: bool) -> Selected:
-    """The elements of `node` at `index`, which has size 1 along the axis."""
-    shape = (
-        index.shape if self.ndim and keepdim else [size for i, size in enumerate(index.shape) if i != axis]
-    )
+def chosen(self: Tensor, node: Node, index: Node, axis: int, keepdim: bool | None) -> Selected:
+    """The elements of `node` at `index`. If `keepdim` is not None, the index has size 1 along the axis."""
+    keeps = keepdim is None or keepdim
+    shape = index.shape if keeps and self.ndim else [n for i, n in enumerate(index.shape) if i != axis]
     values = graph.reshape(graph.gather(node, index, axis), shape)
     return Selected(Tensor.from_node(values, self), Tensor.from_node(graph.reshape(index, shape)))
 
