@@ -65,7 +65,7 @@ class _Walk:
         self.stored = stored
         self.extent: list[int] = []  # of each axis
         self.reductions: dict[Node, frozenset[int]] = {}  # the axes that each depends on
-        self.repeated: dict[Node, frozenset[int]] = {}
+        self.visits: dict[Node, set[frozenset[int]]] = {}  # the axes of each place that wants it
         self.bad: set[Node] = set()
         self.seen: set[tuple[Node, Deps]] = set()
 
@@ -94,7 +94,7 @@ class _Walk:
                 return
             inside = need if inside is None else inside
         else:
-            self.repeated[node] = self.repeated.get(node, frozenset()) | need
+            self.visits.setdefault(node, set()).add(need)
         for source, inner in self.sources(node, deps):
             self.visit(source, inner, inside)
 
@@ -166,7 +166,7 @@ def _too_costly(order: Sequence[Node], stored: set[Node]) -> set[Node]:
     """Nodes that some kernel would repeat at too high a cost, or that several kernels would."""
     kernels: dict[Node, set[Node]] = {}
     bad: set[Node] = set()
-    costs = _element_costs(order, stored)
+    within, across = _element_costs(order, stored, 1), _element_costs(order, stored, 1000)
     for node in order:
         if node not in stored:
             continue
@@ -176,15 +176,14 @@ def _too_costly(order: Sequence[Node], stored: set[Node]) -> set[Node]:
         bad |= walk.bad
         for used in walk.reductions:
             kernels.setdefault(used, set()).add(node)
-        for used, axes in walk.repeated.items():
+        for used, places in walk.visits.items():
             kernels.setdefault(used, set()).add(node)
-            elements = max(1, _high_count(used))
-            times = walk.points(axes) / elements
-            if times > 1 and costs[used] * (times - 1) > STORE_COST:
+            times = sum(map(walk.points, places)) / max(1, _high_count(used))
+            if times > 1 and within[used] * (times - 1) > STORE_COST:
                 bad.add(used)
     for used, users in kernels.items():
         reduction = used.op.name == "reduce"
-        if len(users) > 1 and (reduction or costs[used] * (len(users) - 1) > STORE_COST):
+        if len(users) > 1 and (reduction or across[used] * (len(users) - 1) > STORE_COST):
             bad.add(used)
     return {node for node in bad if node not in stored and node.op.name not in _FREE}
 
@@ -208,11 +207,15 @@ def _first(walk: _Walk, node: Node) -> list[tuple[Node, Deps]]:
     return walk.sources(node, deps)
 
 
-def _element_costs(order: Sequence[Node], stored: set[Node]) -> dict[Node, int]:
-    """Operations to compute one element of each node, down to what is stored; a reduction is dear in any case."""
+def _element_costs(order: Sequence[Node], stored: set[Node], reduction: int) -> dict[Node, int]:
+    """Operations to compute one element of each node, down to what is stored, with `reduction` for a reduction.
+
+    Within a kernel a reduction is kept for the points that share it; another kernel would compute it again.
+    """
     costs: dict[Node, int] = {}
     for node in order:
-        own = 0 if node.op.name in _FREE else 1000 if node.op.name == "reduce" else _COSTS.get(node.op.name, 1)
+        own = 0 if node.op.name in _FREE else _COSTS.get(node.op.name, 1)
         below = sum(1 if source in stored or source.op.name == "buffer" else costs[source] for source in node.inputs)
+        own, below = (reduction, 0) if node.op.name == "reduce" else (own, below)
         costs[node] = min(own + below, 10_000)
     return costs

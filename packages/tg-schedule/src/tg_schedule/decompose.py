@@ -1,6 +1,6 @@
 """Replace operations that no kernel does at once by graphs of those that kernels do.
 
-*before*: random_bits, argsort, all_reduce, all_gather.
+*before*: random_bits, argsort, all_reduce, all_gather; bits read as integers and back, which only stops gradients.
 *after*: Threefry on the position of each element; a bitonic network of compare-exchanges on (key, index) pairs; copies
 to the device, combined there.
 """
@@ -140,9 +140,17 @@ def _all_gather(node: Node, inputs: tuple[Node, ...]) -> Node:
     return graph.cat([graph.copy(source, device) for source in inputs], axis)
 
 
+def _bitcast(node: Node, inputs: tuple[Node, ...]) -> Node:
+    (source,) = inputs
+    if source.op.name == "bitcast" and source.inputs[0].dtype is node.dtype:
+        return source.inputs[0]
+    return graph.bitcast(source, node.dtype)
+
+
 RULES: dict[str, Callable[[Node, tuple[Node, ...]], Node]] = {
     "random_bits": _random_bits,
     "argsort": _argsort,
+    "bitcast": _bitcast,
     "all_reduce": _all_reduce,
     "all_gather": _all_gather,
 }

@@ -7,6 +7,9 @@ Values are immutable and interned; a value is a function of the axes that its in
 extents are symbolic integers (tg_ir.symbolic) over axis variables, the kernel's scalar parameters, and `Loaded` leaves,
 which hold integers that were themselves loaded.
 
+An axis name means one axis in a store. A reduction inside another may run over the same axis anew: its arguments mean
+its own points, and its result depends on none of them.
+
 Memory: a load reads what the buffer held before the kernel. A buffer that is both loaded and stored (`update`) is
 loaded only at the very index that the same store writes, so that order does not matter. Distinct iterations of a store
 write distinct elements unless its `combine` says how they come together; `set` then keeps the last in row-major order.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tg_ir.errors import VerifyError
 from tg_ir.kernel.nodes import (
@@ -87,7 +87,10 @@ def _store_problems(where: str, store: Store, kernel: Kernel) -> Iterator[tuple[
                 yield from _foreign(where, value.expr, around, kernel)
             case Reduce():
                 inner = dict(around)
-                yield from _enter(where, value.axes, inner, kernel)
+                again = [
+                    axis for axis in value.axes if inner.get(axis.name) == axis and axis not in store.axes
+                ]
+                yield from _enter(where, [axis for axis in value.axes if axis not in again], inner, kernel)
                 yield from _monoid_problems(where, value)
             case Scan():
                 if around.get(value.axis.name) != value.axis or value.axis not in store.axes:
