@@ -78,17 +78,19 @@ def _toposort(roots: Sequence[Node]) -> list[Node]:
     if not _custom:
         return toposort(roots, into=lambda node: node.op.name != "buffer")
     order: list[Node] = []
-    done = set(roots)
-    stack = [(root, iter(_sources(root))) for root in dict.fromkeys(roots)]
-    while stack:
-        node, rest = stack[-1]
-        child = next((child for child in rest if child not in done), None)
-        if child is None:
-            order.append(node)
-            stack.pop()
-        else:
-            done.add(child)
-            stack.append((child, iter(_sources(child))))
+    done: set[Node] = set()
+    for root in roots:
+        stack = [] if root in done else [(root, iter(_sources(root)))]
+        done.add(root)
+        while stack:
+            node, rest = stack[-1]
+            child = next((child for child in rest if child not in done), None)
+            if child is None:
+                order.append(node)
+                stack.pop()
+            else:
+                done.add(child)
+                stack.append((child, iter(_sources(child))))
     return order
 
 
