@@ -24,7 +24,14 @@ ALL = ("float32", "float64", "float16", "bfloat16")
     ],
 )  # fmt: skip
 def test_matmul_of_any_ranks_equals_torch(a, b):
-    check(lambda x, y: x @ y, lambda x, y: x @ y, sample(*a), sample(*b, seed=1), second_order=True, numpy=np.matmul)
+    check(
+        lambda x, y: x @ y,
+        lambda x, y: x @ y,
+        sample(*a),
+        sample(*b, seed=1),
+        second_order=True,
+        numpy=np.matmul,
+    )
 
 
 def test_matmul_of_narrow_floats_accumulates_in_float32():
@@ -52,8 +59,8 @@ def test_matmul_operator_takes_arrays():
     [
         ("mm", ((2, 3), (3, 4))), ("bmm", ((5, 2, 3), (5, 3, 4))), ("mv", ((2, 3), (3,))), ("dot", ((3,), (3,))),
         ("inner", ((2, 3), (4, 3))), ("inner", ((), (4, 3))), ("inner", ((5, 2, 3), (3,))), ("outer", ((2,), (3,))),
-        ("kron", ((2, 3), (4, 5))), ("kron", ((2,), (3, 1, 2))), ("kron", ((), (2, 2))), ("addmm", ((2, 4), (2, 3), (3, 4))),
-        ("addmm", ((4,), (2, 3), (3, 4))), ("baddbmm", ((5, 1, 4), (5, 2, 3), (5, 3, 4))),
+        ("kron", ((2, 3), (4, 5))), ("kron", ((2,), (3, 1, 2))), ("kron", ((), (2, 2))),
+        ("addmm", ((2, 4), (2, 3), (3, 4))), ("addmm", ((4,), (2, 3), (3, 4))), ("baddbmm", ((5, 1, 4), (5, 2, 3), (5, 3, 4))),
         ("addbmm", ((2, 4), (5, 2, 3), (5, 3, 4))), ("addmv", ((2,), (2, 3), (3,))), ("addr", ((2, 3), (2,), (3,))),
     ],
 )  # fmt: skip
@@ -62,7 +69,11 @@ def test_product_equals_torch(name, shapes):
     check(getattr(tg, name), getattr(torch, name), *arrays, dtypes=("float32", "bfloat16"))
     if name.startswith(("add", "badd")):
         options = {"beta": 0.5, "alpha": 2.0}
-        check(lambda *x: getattr(tg, name)(*x, **options), lambda *x: getattr(torch, name)(*x, **options), *arrays)
+        check(
+            lambda *x: getattr(tg, name)(*x, **options),
+            lambda *x: getattr(torch, name)(*x, **options),
+            *arrays,
+        )
 
 
 def test_addmm_with_beta_zero_leaves_nan_out():
@@ -91,7 +102,12 @@ def test_tensordot_equals_torch(dims):
 )  # fmt: skip
 def test_einsum_equals_torch(equation, shapes):
     arrays = [sample(*shape, seed=i) for i, shape in enumerate(shapes)]
-    check(lambda *x: tg.einsum(equation, *x), lambda *x: torch.einsum(equation, *x), *arrays, second_order=len(arrays) == 2)
+    check(
+        lambda *x: tg.einsum(equation, *x),
+        lambda *x: torch.einsum(equation, *x),
+        *arrays,
+        second_order=len(arrays) == 2,
+    )
 
 
 def test_einsum_contracts_small_results_first():
@@ -112,12 +128,24 @@ def test_linear_equals_torch(shapes):
 
 
 def test_bilinear_and_multi_dot_and_cross_equal_torch():
-    check(lambda *x: tg.bilinear(*x), torch.nn.functional.bilinear, sample(5, 3), sample(5, 4), sample(2, 3, 4), sample(2))
+    check(
+        lambda *x: tg.bilinear(*x),
+        torch.nn.functional.bilinear,
+        sample(5, 3),
+        sample(5, 4),
+        sample(2, 3, 4),
+        sample(2),
+    )
     for shapes in (((2, 3), (3, 4), (4, 5)), ((3,), (3, 4), (4, 2), (2,)), ((2, 3), (3,))):
         arrays = [sample(*shape, seed=i) for i, shape in enumerate(shapes)]
         check(lambda *x: tg.multi_dot(x), lambda *x: torch.linalg.multi_dot(x), *arrays)
     check(lambda x, y: x.cross(y), lambda x, y: torch.linalg.cross(x, y), sample(4, 3), sample(1, 3, seed=1))
-    check(lambda x, y: x.cross(y, dim=0), lambda x, y: torch.cross(x, y, dim=0), sample(3, 2), sample(3, 2, seed=1))
+    check(
+        lambda x, y: x.cross(y, dim=0),
+        lambda x, y: torch.cross(x, y, dim=0),
+        sample(3, 2),
+        sample(3, 2, seed=1),
+    )
 
 
 def test_matmul_of_symbolic_sizes_is_symbolic():

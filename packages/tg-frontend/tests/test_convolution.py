@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch_reference import check, sample
 
 import tg_frontend as tg
@@ -20,10 +20,15 @@ KERNEL = {1: (3,), 2: (3, 2), 3: (2, 3, 2)}
 
 
 def _both(name: str, **options):
-    return (lambda *args: getattr(tg, name)(*args, **options), lambda *args: getattr(F, name)(*args, **options))
+    return (
+        lambda *args: getattr(tg, name)(*args, **options),
+        lambda *args: getattr(F, name)(*args, **options),
+    )
 
 
-def _arrays(axes: int, channels: int = 4, out: int = 6, groups: int = 1, transposed: bool = False) -> list[np.ndarray]:
+def _arrays(
+    axes: int, channels: int = 4, out: int = 6, groups: int = 1, transposed: bool = False
+) -> list[np.ndarray]:
     weight = (channels, out // groups) if transposed else (out, channels // groups)
     return [sample(2, channels, *SPATIAL[axes]), sample(*weight, *KERNEL[axes], seed=1), sample(out, seed=2)]
 
@@ -45,9 +50,14 @@ def test_conv_equals_torch(axes, options):
 
 
 @pytest.mark.parametrize("axes", (1, 2, 3))
-@pytest.mark.parametrize("options", [*OPTIONS, {"stride": 3, "output_padding": 2, "padding": 2}, {"padding": 2, "stride": 2}])
+@pytest.mark.parametrize(
+    "options", [*OPTIONS, {"stride": 3, "output_padding": 2, "padding": 2}, {"padding": 2, "stride": 2}]
+)
 def test_conv_transpose_equals_torch(axes, options):
-    check(*_both(f"conv_transpose{axes}d", **options), *_arrays(axes, groups=options.get("groups", 1), transposed=True))
+    check(
+        *_both(f"conv_transpose{axes}d", **options),
+        *_arrays(axes, groups=options.get("groups", 1), transposed=True),
+    )
 
 
 @pytest.mark.parametrize("padding", ("same", "valid"))
@@ -78,7 +88,9 @@ def test_conv_without_batch_or_with_an_empty_one_equals_torch(name):
 
 def test_conv_of_integers_equals_torch():
     x, w = [np.random.default_rng(i).integers(-4, 5, shape) for i, shape in enumerate(((1, 2, 5), (3, 2, 2)))]
-    np.testing.assert_array_equal(Tensor(x).conv1d(Tensor(w)).numpy(), F.conv1d(torch.tensor(x), torch.tensor(w)).numpy())
+    np.testing.assert_array_equal(
+        Tensor(x).conv1d(Tensor(w)).numpy(), F.conv1d(torch.tensor(x), torch.tensor(w)).numpy()
+    )
 
 
 def test_depthwise_conv_with_multiplier_equals_torch():
@@ -87,9 +99,7 @@ def test_depthwise_conv_with_multiplier_equals_torch():
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "stride": (1, 3)}])
 def test_im2col_and_col2im_equal_torch(options):
-    check(
-        lambda x: x.im2col((2, 3), **options), lambda x: F.unfold(x, (2, 3), **options), sample(2, 3, 7, 8)
-    )
+    check(lambda x: x.im2col((2, 3), **options), lambda x: F.unfold(x, (2, 3), **options), sample(2, 3, 7, 8))
     patches = F.unfold(torch.zeros(1, 2, 7, 8), (2, 3), **options).shape[1:]
     check(
         lambda x: x.col2im((7, 8), (2, 3), **options),

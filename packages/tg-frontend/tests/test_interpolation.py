@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch_reference import check, sample
 
 import tg_frontend as tg
@@ -46,7 +46,9 @@ def test_interpolate_by_a_factor_equals_torch(mode, axes, recompute):
 
 
 @pytest.mark.parametrize("mode", ("bilinear", "bicubic"))
-@pytest.mark.parametrize("size", ((2, 3), (5, 8), (9, 11), (1, 20), (3, 2)))  # not (3, 1): for that PyTorch 2.13 repeats the first row
+@pytest.mark.parametrize(
+    "size", ((2, 3), (5, 8), (9, 11), (1, 20), (3, 2))
+)  # not (3, 1): for that PyTorch 2.13 repeats the first row
 @pytest.mark.parametrize("align_corners", (False, True))
 def test_interpolate_antialiased_equals_torch(mode, size, align_corners):
     options = {"size": size, "mode": mode, "antialias": True, "align_corners": align_corners}
@@ -55,11 +57,17 @@ def test_interpolate_antialiased_equals_torch(mode, size, align_corners):
 
 
 def test_interpolate_of_other_dtypes_and_shapes_equals_torch():
-    check(*_both(scale_factor=(2, 1.5), mode="bilinear"), sample(2, 2, 4, 6), dtypes=("float64", "float16", "bfloat16"))
+    check(
+        *_both(scale_factor=(2, 1.5), mode="bilinear"),
+        sample(2, 2, 4, 6),
+        dtypes=("float64", "float16", "bfloat16"),
+    )
     check(*_both(size=(3, 9), mode="bicubic"), sample(0, 2, 4, 6))
     check(lambda x: x.upsample(size=5), lambda x: F.interpolate(x, size=5), sample(1, 2, 3))
     got = Tensor(np.arange(6, dtype=np.uint8).reshape(1, 1, 6)).interpolate(size=4).numpy()
-    np.testing.assert_array_equal(got, F.interpolate(torch.arange(6, dtype=torch.uint8).reshape(1, 1, 6), size=4).numpy())
+    np.testing.assert_array_equal(
+        got, F.interpolate(torch.arange(6, dtype=torch.uint8).reshape(1, 1, 6), size=4).numpy()
+    )
 
 
 def test_pixel_shuffle_equals_torch():

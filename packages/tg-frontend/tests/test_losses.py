@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch_reference import check, sample
 
 import tg_frontend as tg
@@ -22,12 +22,15 @@ PROBABILITIES = RNG.random((4, 5))
 LOGS = np.log(PROBABILITIES / PROBABILITIES.sum(1, keepdims=True))
 
 
-def A(seed: int = 0, low: float = -2.0, high: float = 2.0) -> np.ndarray:  # noqa: N802
+def A(seed: int = 0, low: float = -2.0, high: float = 2.0) -> np.ndarray:
     return sample(4, 5, seed=seed, low=low, high=high)
 
 
 def _both(name: str, **options):
-    return (lambda *args: getattr(tg, name)(*args, **options), lambda *args: getattr(F, name)(*args, **options))
+    return (
+        lambda *args: getattr(tg, name)(*args, **options),
+        lambda *args: getattr(F, name)(*args, **options),
+    )
 
 
 CASES = [
@@ -52,7 +55,11 @@ CASES = [
     ("soft_margin_loss", (A(), SIGNS), {}),
     ("multi_margin_loss", (A(), CLASSES), {}),
     ("multi_margin_loss", (A(), CLASSES), {"p": 2, "margin": 0.4}),
-    ("multilabel_margin_loss", (A(), np.array([[3, 0, -1, 1, 2], [1, -1, 0, 0, 0], [-1] * 5, [0, 1, 2, 3, 4]])), {}),
+    (
+        "multilabel_margin_loss",
+        (A(), np.array([[3, 0, -1, 1, 2], [1, -1, 0, 0, 0], [-1] * 5, [0, 1, 2, 3, 4]])),
+        {},
+    ),
     ("multilabel_soft_margin_loss", (A(), BITS), {}),
     ("cosine_embedding_loss", (A(), A(1), ROW_SIGNS), {"margin": 0.1}),
     ("triplet_margin_loss", (A(), A(1), A(2)), {}),
@@ -61,7 +68,11 @@ CASES = [
     ("nll_loss", (LOGS, CLASSES, sample(5, low=0.1)), {"ignore_index": int(CLASSES[0])}),
     ("cross_entropy", (A(), CLASSES), {}),
     ("cross_entropy", (A(), CLASSES), {"label_smoothing": 0.2}),
-    ("cross_entropy", (A(), CLASSES, sample(5, low=0.1)), {"ignore_index": int(CLASSES[1]), "label_smoothing": 0.1}),
+    (
+        "cross_entropy",
+        (A(), CLASSES, sample(5, low=0.1)),
+        {"ignore_index": int(CLASSES[1]), "label_smoothing": 0.1},
+    ),
     ("cross_entropy", (A(), PROBABILITIES), {"label_smoothing": 0.1}),
     ("cross_entropy", (A(), PROBABILITIES, sample(5, low=0.1)), {}),
 ]
@@ -75,16 +86,21 @@ DIFFERENTIABLE = {
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(("name", "arrays", "options"), CASES, ids=[f"{i}-{c[0]}" for i, c in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("name", "arrays", "options"), CASES, ids=[f"{i}-{c[0]}" for i, c in enumerate(CASES)]
+)
 def test_loss_equals_torch(name, arrays, options, reduction):
     fixed = DIFFERENTIABLE.get(name, len(arrays))
     weights = [torch.tensor(array, dtype=torch.float32) for array in arrays[fixed:]]
     ours = [Tensor(w.numpy()) for w in weights]
     check(
         lambda *args: getattr(tg, name)(*args, *ours, reduction=reduction, **options),
-        lambda *args: getattr(F, name)(*args, *[w.to(args[0].dtype) for w in weights], reduction=reduction, **options),
+        lambda *args: getattr(F, name)(
+            *args, *[w.to(args[0].dtype) for w in weights], reduction=reduction, **options
+        ),
         *arrays[:fixed],
-        second_order=reduction == "mean" and name in ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits"),
+        second_order=reduction == "mean"
+        and name in ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits"),
     )
 
 
@@ -133,7 +149,12 @@ def test_binary_cross_entropy_of_certain_probabilities_equals_torch():
 
 def test_kl_div_with_zero_targets_equals_torch():
     target = PROBABILITIES * (PROBABILITIES > 0.4)
-    check(lambda x: x.kl_div(Tensor(target)), lambda x: F.kl_div(x, torch.tensor(target)), LOGS, same_dtype=False)
+    check(
+        lambda x: x.kl_div(Tensor(target)),
+        lambda x: F.kl_div(x, torch.tensor(target)),
+        LOGS,
+        same_dtype=False,
+    )
     check(*_both("kl_div", reduction="batchmean"), LOGS, PROBABILITIES)
 
 
@@ -149,7 +170,9 @@ def test_cosine_similarity_and_distance_equal_torch(dim):
 def test_ctc_loss_equals_torch(reduction):
     def both(**options):  # PyTorch's gradient is right only where the logarithms come from log_softmax
         ours, theirs = _both("ctc_loss", reduction=reduction, **options)
-        return (lambda x, *rest: ours(x.log_softmax(-1), *rest)), (lambda x, *rest: theirs(x.log_softmax(-1), *rest))
+        return (lambda x, *rest: ours(x.log_softmax(-1), *rest)), (
+            lambda x, *rest: theirs(x.log_softmax(-1), *rest)
+        )
 
     logits = sample(8, 3, 4)
     targets = np.array([[1, 2, 2, 3], [1, 1, 1, 1], [3, 0, 0, 0]])

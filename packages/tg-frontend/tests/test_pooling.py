@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch_reference import check, sample
 
 import tg_frontend as tg
@@ -42,7 +42,11 @@ def test_pool_of_any_window_equals_torch(axes, name, kernel, options):
 
 @pytest.mark.parametrize("name", ("max", "avg"))
 def test_pool_of_unequal_kernels_without_batch_equals_torch(name):
-    check(*_pools(name, 2, (3, 2), stride=(1, 2), padding=(1, 0)), sample(3, 7, 8), dtypes=("float32", "float64", "float16", "bfloat16"))
+    check(
+        *_pools(name, 2, (3, 2), stride=(1, 2), padding=(1, 0)),
+        sample(3, 7, 8),
+        dtypes=("float32", "float64", "float16", "bfloat16"),
+    )
     check(*_pools(name, 2, 2), sample(0, 3, 4, 4))
     check(*_pools(name, 2, 3, stride=1, padding=1), sample(1, 2, 4, 3), second_order=True)
 

@@ -45,8 +45,14 @@ def scaled_dot_product_attention(
     (q, k, v), dtype = widened(name, self, key, value)
     groups = 1
     if enable_gqa:
-        if min(self.ndim, key.ndim, value.ndim) < 3 or self.shape[-3] % key.shape[-3] or key.shape[-3] != value.shape[-3]:
-            raise ShapeError(f"{name}: the heads of key and value do not divide those of query, shapes {shapes}")
+        if (
+            min(self.ndim, key.ndim, value.ndim) < 3
+            or self.shape[-3] % key.shape[-3]
+            or key.shape[-3] != value.shape[-3]
+        ):
+            raise ShapeError(
+                f"{name}: the heads of key and value do not divide those of query, shapes {shapes}"
+            )
         groups = self.shape[-3] // key.shape[-3]
     if groups > 1:
         q = graph.reshape(q, (*self.shape[:-3], key.shape[-3], groups, *self.shape[-2:]))
@@ -91,7 +97,9 @@ def _masked(name: str, scores: Tensor, mask: Tensor, groups: int) -> Tensor:
         heads = (1, 1) if mask.shape[-3] == 1 else (scores.shape[-4], groups)
         mask = mask.reshape(*mask.shape[:-3], *heads, *mask.shape[-2:])
     if broadcast_shapes(name, mask.shape, scores.shape) != scores.shape:
-        raise ShapeError(f"{name}: attn_mask {format_shape(mask.shape)} for scores {format_shape(scores.shape)}")
+        raise ShapeError(
+            f"{name}: attn_mask {format_shape(mask.shape)} for scores {format_shape(scores.shape)}"
+        )
     if mask.dtype is bool_:
         return where(mask, scores, -math.inf)
     if not mask.dtype.is_float:

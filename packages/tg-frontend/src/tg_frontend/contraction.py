@@ -8,7 +8,7 @@ narrower than 32 bits are multiplied and summed in float32, and rounded once.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from string import ascii_letters
 
 from tg_frontend.core import Scalar, Tensor, broadcast_shapes, resolve_axis
@@ -26,7 +26,7 @@ __all__ = [
 Labels = Sequence[Hashable]
 
 
-# ---- on nodes ----------------------------------------------------------------------------------------------------------
+# ---- on nodes ------------------------------------------------------------------------------------------------
 
 
 def wide_dtype(dtype: DType) -> DType:
@@ -88,7 +88,7 @@ def diagonal_node(node: Node, first: int, second: int) -> Node:
     return graph.reshape(graph.shrink(rows, [(0, n) for n in [*lead, size]] + [(0, 1)]), [*lead, size])
 
 
-# ---- products of two -----------------------------------------------------------------------------------------------------
+# ---- products of two -----------------------------------------------------------------------------------------
 
 
 def _of_rank(name: str, *pairs: tuple[Tensor, int]) -> None:
@@ -121,8 +121,8 @@ def matmul(self: Tensor, other: Tensor) -> Tensor:
     """
     if not self.ndim or not other.ndim:
         raise ShapeError(
-            f"matmul: got shapes {format_shape(self.shape)} and {format_shape(other.shape)}, want 1 or more dimensions; "
-            "multiply by a scalar with *"
+            f"matmul: got shapes {format_shape(self.shape)} and {format_shape(other.shape)}, want 1 or more "
+            "dimensions; multiply by a scalar with *"
         )
     inner_a, inner_b = self.shape[-1], other.shape[0 if other.ndim == 1 else -2]
     _same_size("matmul", "inner dimensions", inner_a, inner_b, self, other)
@@ -184,7 +184,7 @@ def outer(self: Tensor, vec2: Tensor) -> Tensor:
 
 
 def tensordot(self: Tensor, other: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> Tensor:
-    """The sum of products over the axes `dims[0]` of self and `dims[1]` of other, or over the last n and the first n."""
+    """The sum of products over axes `dims[0]` of self and `dims[1]` of other, or over the last n and the first n."""
     if isinstance(dims, int):
         if not 0 <= dims <= min(self.ndim, other.ndim):
             raise ShapeError(f"tensordot: got dims {dims}, want 0 to {min(self.ndim, other.ndim)}")
@@ -209,7 +209,8 @@ def linear(self: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if weight.ndim not in (1, 2) or not self.ndim:
         raise ShapeError(
-            f"linear: got input {format_shape(self.shape)} and weight {format_shape(weight.shape)}, want (.., in) and (out, in)"
+            f"linear: got input {format_shape(self.shape)} and weight {format_shape(weight.shape)}, "
+            "want (.., in) and (out, in)"
         )
     _same_size("linear", "input features", self.shape[-1], weight.shape[-1], self, weight)
     given = [self, weight] if bias is None else [self, weight, bias]
@@ -289,7 +290,7 @@ def cross(self: Tensor, other: Tensor, dim: int = -1) -> Tensor:
     return a.roll(-1, axis) * b.roll(-2, axis) - a.roll(-2, axis) * b.roll(-1, axis)
 
 
-# ---- products of many ----------------------------------------------------------------------------------------------------
+# ---- products of many ----------------------------------------------------------------------------------------
 
 
 def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
@@ -332,7 +333,8 @@ def _term_labels(equation: str, term: str, tensor: Tensor) -> list[Hashable]:
         raise ShapeError(f"einsum: {term!r} in {equation!r}; want letters and at most one '...'")
     if count < 0 or (count and not dots):
         raise ShapeError(
-            f"einsum: {term!r} of {equation!r} names {named} axes, but the operand has shape {format_shape(tensor.shape)}"
+            f"einsum: {term!r} of {equation!r} names {named} axes, "
+            f"but the operand has shape {format_shape(tensor.shape)}"
         )
     return [*before, *range(-count, 0), *after]
 
@@ -361,29 +363,39 @@ def _take_diagonals(equation: str, node: Node, labels: list[Hashable]) -> tuple[
     return node, labels
 
 
-def _contract_all(terms: list[tuple[Node, list[Hashable]]], out: Labels) -> Node:
+Term = tuple[Node, list[Hashable]]
+
+
+def _contract_all(terms: list[Term], out: Labels) -> Node:
+    """All operands contracted to the labels `out`, in pairs."""
     while len(terms) > 1:
-        sizes = {
-            label: bounds(n)[1]
-            for node, labels in terms
-            for label, n in zip(labels, node.shape, strict=True)
-            if n != 1
-        }
-        count = lambda labels: prod([sizes.get(label, 1) for label in labels])  # noqa: E731
-        best, chosen = None, (0, 1, list(out))
-        for i, j in combinations(range(len(terms)), 2):
-            elsewhere = {label for k, (_, labels) in enumerate(terms) if k not in (i, j) for label in labels}
-            joined = list(dict.fromkeys([*terms[i][1], *terms[j][1]]))
-            kept = [label for label in joined if label in elsewhere or label in out]
-            cost = (count(kept) - count(terms[i][1]) - count(terms[j][1]), count(joined))
-            if best is None or cost < best:
-                best, chosen = cost, (i, j, kept)
-        i, j, kept = chosen
+        i, j, kept = _best_pair(terms, out)
         kept = list(out) if len(terms) == 2 else kept
         node = contract("einsum", *terms[i], *terms[j], kept)
         terms = [term for k, term in enumerate(terms) if k not in (i, j)] + [(node, kept)]
     node, labels = _sum_alone(*terms[0], set(out))
     return graph.permute(node, [labels.index(label) for label in out])
+
+
+def _best_pair(terms: list[Term], out: Labels) -> tuple[int, int, list[Hashable]]:
+    """The pair whose contraction saves the most elements, of equals the one with the fewest products; its labels."""
+    sizes = {
+        label: bounds(n)[1]
+        for node, labels in terms
+        for label, n in zip(labels, node.shape, strict=True)
+        if n != 1
+    }
+
+    def count(labels: Labels) -> int:
+        return prod([sizes.get(label, 1) for label in labels])
+
+    choices = []
+    for i, j in combinations(range(len(terms)), 2):
+        elsewhere = {label for k, (_, labels) in enumerate(terms) if k not in (i, j) for label in labels}
+        joined = list(dict.fromkeys([*terms[i][1], *terms[j][1]]))
+        kept = [label for label in joined if label in elsewhere or label in out]
+        choices.append((count(kept) - count(terms[i][1]) - count(terms[j][1]), count(joined), i, j, kept))
+    return min(choices, key=lambda choice: choice[:4])[2:]
 
 
 def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
@@ -394,7 +406,7 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
             raise ShapeError(
                 f"multi_dot: operand {position} has shape {format_shape(tensor.shape)}, want a matrix"
             )
-    for a, b in zip(tensors, tensors[1:], strict=False):
+    for a, b in pairwise(tensors):
         _same_size("multi_dot", "inner dimensions", a.shape[-1], b.shape[0], a, b)
     if len(tensors) == 1:
         return first

@@ -109,8 +109,8 @@ def check_reach(name: str, padded: Sequence[SymInt], kernel: Sequence[int], dila
     for size, k, d in zip(padded, kernel, dilation, strict=True):
         if k < 1 or not prove_le(d * (k - 1) + 1, size):
             raise ShapeError(
-                f"{name}: a kernel of {format_shape(tuple(kernel))} with dilation {tuple(dilation)} does not fit in the "
-                f"padded input of {format_shape(tuple(padded))}"
+                f"{name}: a kernel of {format_shape(tuple(kernel))} with dilation {tuple(dilation)} does not fit in "
+                f"the padded input of {format_shape(tuple(padded))}"
             )
 
 
@@ -230,7 +230,10 @@ def conv_transpose1d(
     self: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sizes = 1, padding: Sizes = 0,
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
-    """The transposed convolution over one axis: weight (C, O/groups, k) gives (N, O, (L-1)s - 2p + d(k-1) + extra + 1)."""
+    """The transposed convolution over one axis.
+
+    Shapes: (N, C, L) with weight (C, O/groups, k) gives (N, O, (L - 1) s - 2 p + d (k - 1) + output_padding + 1).
+    """
     return _conv_transpose(
         "conv_transpose1d", 1, self, weight, bias, stride, padding, output_padding, groups, dilation
     )
@@ -302,7 +305,8 @@ def col2im(
     ]
     if self.ndim not in (2, 3) or self.shape[-2] % prod(kernel) or self.shape[-1] != prod(count):
         raise ShapeError(
-            f"{name}: got {format_shape(self.shape)}, want (.., a multiple of {prod(kernel)}, {prod(count)}) for an output of {size}"
+            f"{name}: got {format_shape(self.shape)}, want (.., a multiple of {prod(kernel)}, {prod(count)}) "
+            f"for an output of {size}"
         )
     # A transposed convolution of each offset in the kernel, as a channel, with a weight that is 1 at that offset.
     batch, channels = self.shape[:-2], self.shape[-2] // prod(kernel)

@@ -97,7 +97,13 @@ class _Line:
     """
 
     def __init__(self, n: int, out: int, factor: float | None, like: Node, align_corners: bool):
-        self.n, self.out, self.factor, self.device, self.align_corners = n, out, factor, like.device, align_corners
+        self.n, self.out, self.factor, self.device, self.align_corners = (
+            n,
+            out,
+            factor,
+            like.device,
+            align_corners,
+        )
         self.dtype: DType = like.dtype if like.dtype.is_float else float32
         self.scale = n / out if not factor else 1.0 / factor
         if align_corners:
@@ -185,7 +191,9 @@ def pixel_shuffle(self: Tensor, upscale_factor: int) -> Tensor:
     """(.., C * r * r, H, W) to (.., C, H * r, W * r)."""
     r = upscale_factor
     if self.ndim < 3 or r < 1 or self.shape[-3] % (r * r):
-        raise ShapeError(f"pixel_shuffle: got {format_shape(self.shape)}, want (.., a multiple of {r * r}, H, W)")
+        raise ShapeError(
+            f"pixel_shuffle: got {format_shape(self.shape)}, want (.., a multiple of {r * r}, H, W)"
+        )
     *lead, c, h, w = self.shape
     x = self.reshape(*lead, c // (r * r), r, r, h, w)
     k = len(lead)
@@ -224,7 +232,11 @@ def affine_grid(self: Tensor, size: Sequence[int], align_corners: bool = False) 
 
 
 def grid_sample(
-    self: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = False
+    self: Tensor,
+    grid: Tensor,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
 ) -> Tensor:
     """The input read at the places of `grid`: x, y (and z) in [-1, 1].
 
@@ -232,8 +244,15 @@ def grid_sample(
     Modes: bilinear, nearest. Padding: zeros, border, reflection.
     """
     axes = self.ndim - 2
-    if axes not in (2, 3) or grid.ndim != self.ndim or grid.shape[-1] != axes or grid.shape[0] != self.shape[0]:
-        raise ShapeError(f"grid_sample: got input {format_shape(self.shape)} and grid {format_shape(grid.shape)}")
+    if (
+        axes not in (2, 3)
+        or grid.ndim != self.ndim
+        or grid.shape[-1] != axes
+        or grid.shape[0] != self.shape[0]
+    ):
+        raise ShapeError(
+            f"grid_sample: got input {format_shape(self.shape)} and grid {format_shape(grid.shape)}"
+        )
     if mode not in ("bilinear", "nearest") or padding_mode not in ("zeros", "border", "reflection"):
         raise ShapeError(f"grid_sample: got mode {mode!r} and padding_mode {padding_mode!r}")
     spatial, (n, c) = self.shape[2:], self.shape[:2]

@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-# ---- shared ----------------------------------------------------------------------------------------------------
+# ---- shared --------------------------------------------------------------------------------------------------
 
 
 def _matrices(name: str, self: Tensor, square: bool = True) -> tuple[tuple[int, ...], int, int]:
@@ -42,7 +42,9 @@ def _matrices(name: str, self: Tensor, square: bool = True) -> tuple[tuple[int, 
     if self.dtype.kind != "float" or self.dtype.itemsize < 4:
         raise DTypeError(f"{name}: got {self.dtype}, want float32 or float64; cast first")
     if self.ndim < 2 or not all(isinstance(n, int) for n in self.shape[-2:]):
-        raise ShapeError(f"{name}: got {format_shape(self.shape)}, want matrices of known size (.., rows, columns)")
+        raise ShapeError(
+            f"{name}: got {format_shape(self.shape)}, want matrices of known size (.., rows, columns)"
+        )
     if square and self.shape[-1] != self.shape[-2]:
         raise ShapeError(f"{name}: got {format_shape(self.shape)}, want square matrices")
     return self.shape[:-2], self.shape[-2], self.shape[-1]
@@ -77,7 +79,9 @@ def _diagonal(x: Tensor) -> Tensor:
     return x.diagonal(0, -2, -1)
 
 
-def _packed(function: Callable[[Tensor], tuple[tuple[Tensor, ...], Callable]], self: Tensor) -> tuple[Tensor, ...]:
+def _packed(
+    function: Callable[[Tensor], tuple[tuple[Tensor, ...], Callable]], self: Tensor
+) -> tuple[Tensor, ...]:
     """Several results of one matrix with a custom gradient: they travel in one tensor (.., numbers).
 
     `function` gives the results, all with the batch shape in front, and a rule from their gradients to the input's.
@@ -104,7 +108,7 @@ def _packed(function: Callable[[Tensor], tuple[tuple[Tensor, ...], Callable]], s
     return unpack(custom_gradient(packed)(self))
 
 
-# ---- elimination ---------------------------------------------------------------------------------------------------
+# ---- elimination ---------------------------------------------------------------------------------------------
 
 
 def _eliminate(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,7 +124,9 @@ def _eliminate(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for j in range(n):
         column = _column(m, j)
         size = where(free, where(column != column, math.inf, column.abs()), -1.0)
-        at = Tensor.from_node(graph.reduce(size.squeeze(-1).node, "argmax", [a.ndim - 2])).reshape(*batch, 1, 1)
+        at = Tensor.from_node(graph.reduce(size.squeeze(-1).node, "argmax", [a.ndim - 2])).reshape(
+            *batch, 1, 1
+        )
         chosen = rows == at
         row = where(chosen, m, 0.0).sum(-2, True)
         pivot = _column(row, j)
@@ -155,7 +161,7 @@ def _solution(name: str, a: Tensor, b: Tensor) -> Tensor:
     return solved(a, b)
 
 
-def solve(self: Tensor, B: Tensor, *, left: bool = True) -> Tensor:  # noqa: N803
+def solve(self: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     """X of self @ X = B, or of X @ self = B where not `left`.
 
     Shapes: (.., n, n) with (.., n, k) gives (.., n, k); with a vector (n,) or a batch of them (.., n), vectors.
@@ -264,7 +270,7 @@ def matrix_power(self: Tensor, n: int) -> Tensor:
     return _identity(size, self).expand(*self.shape) if result is None else result
 
 
-# ---- triangles ---------------------------------------------------------------------------------------------------
+# ---- triangles -----------------------------------------------------------------------------------------------
 
 
 def _inverse_of_lower(a: Tensor) -> Tensor:
@@ -313,7 +319,9 @@ def _triangular_solution(a: Tensor, b: Tensor, upper: bool, unit: bool) -> Tenso
     return solved(a, b)
 
 
-def solve_triangular(self: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:  # noqa: N803, E501
+def solve_triangular(
+    self: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Tensor:
     """X of self @ X = B (of X @ self = B where not `left`), reading the upper or the lower triangle of self."""
     _, n, _ = _matrices("solve_triangular", self)
     if B.ndim < 2 or B.dtype is not self.dtype or B.shape[-2 if left else -1] != n:
@@ -326,7 +334,9 @@ def solve_triangular(self: Tensor, B: Tensor, *, upper: bool, left: bool = True,
     batch = broadcast_shapes("solve_triangular", self.shape[:-2], B.shape[:-2])
     if not n or not B.shape[-1]:
         return _zeros((*batch, *B.shape[-2:]), B)
-    return _triangular_solution(self.expand(*batch, n, n), B.expand(*batch, *B.shape[-2:]), upper, unitriangular)
+    return _triangular_solution(
+        self.expand(*batch, n, n), B.expand(*batch, *B.shape[-2:]), upper, unitriangular
+    )
 
 
 def cholesky(self: Tensor, *, upper: bool = False) -> Tensor:
@@ -360,13 +370,13 @@ def cholesky(self: Tensor, *, upper: bool = False) -> Tensor:
     return _t(factor(source)) if upper else factor(source)
 
 
-def cholesky_solve(self: Tensor, L: Tensor, upper: bool = False) -> Tensor:  # noqa: N803
+def cholesky_solve(self: Tensor, L: Tensor, upper: bool = False) -> Tensor:
     """X of (L @ L.T) @ X = self."""
     lower = _t(L) if upper else L
     return solve_triangular(_t(lower), solve_triangular(lower, self, upper=False), upper=True)
 
 
-# ---- orthogonal factors --------------------------------------------------------------------------------------------
+# ---- orthogonal factors --------------------------------------------------------------------------------------
 
 
 def _householder(a: Tensor, complete: bool) -> tuple[Tensor, Tensor]:
@@ -412,7 +422,9 @@ def qr(self: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
     def factored(a: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
         def rule(by_q: Tensor, by_r: Tensor) -> Tensor:
             if mode == "r" or (mode == "complete" and m > n):
-                raise ShapeError(f"qr: no gradient in mode {mode!r} of {format_shape(self.shape)}; use 'reduced'")
+                raise ShapeError(
+                    f"qr: no gradient in mode {mode!r} of {format_shape(self.shape)}; use 'reduced'"
+                )
             return _qr_gradient(a, *qr(a), by_q, by_r)
 
         return _householder(a.detach(), mode == "complete"), rule
@@ -434,7 +446,7 @@ def _qr_gradient(a: Tensor, q: Tensor, r: Tensor, by_q: Tensor, by_r: Tensor) ->
     return _t(solve_triangular(r, _t(by_q + matmul(q, skew)), upper=True))
 
 
-# ---- Jacobi rotations ----------------------------------------------------------------------------------------------
+# ---- Jacobi rotations ----------------------------------------------------------------------------------------
 
 _SWEEPS = {4: 10, 8: 14}
 """How often every pair of columns is rotated, by the dtype's size: the last rotations are smaller than rounding."""
@@ -491,7 +503,8 @@ def _one_sided_jacobi(a: Tensor, complete: bool) -> tuple[Tensor, Tensor, Tensor
 
     Rotations of columns make them orthogonal: a V = U S. Q of the sorted columns' QR is U, up to signs; so it is
     orthonormal even where singular values are 0.
-    Source: Demmel and Veselic, "Jacobi's method is more accurate than QR", 1992; pairs in parallel: Brent and Luk, 1985.
+    Source: Demmel and Veselic, "Jacobi's method is more accurate than QR", 1992; pairs in parallel:
+    Brent and Luk, 1985.
     """
     batch, m, n = a.shape[:-2], a.shape[-2], a.shape[-1]
     top = a.abs().amax((-1, -2), True)
@@ -576,12 +589,12 @@ def pinv(self: Tensor, rtol: float | None = None) -> Tensor:
     return matmul(_t(vh) * where(kept, 1 / where(kept, s, 1.0), 0.0).unsqueeze(-2), _t(u))
 
 
-def lstsq(self: Tensor, B: Tensor) -> Tensor:  # noqa: N803
+def lstsq(self: Tensor, B: Tensor) -> Tensor:
     """The X with the least norm among those that minimise the norm of self @ X - B."""
     return matmul(pinv(self), B)
 
 
-def eigh(self: Tensor, UPLO: str = "L") -> tuple[Tensor, Tensor]:  # noqa: N803
+def eigh(self: Tensor, UPLO: str = "L") -> tuple[Tensor, Tensor]:
     """The eigenvalues, ascending, and eigenvectors (columns) of symmetric matrices, of which one triangle is read.
 
     The signs of eigenvectors are not determined. Shapes: (.., n, n) gives (.., n) and (.., n, n).
@@ -625,6 +638,6 @@ def _two_sided_jacobi(a: Tensor) -> tuple[Tensor, Tensor]:
     return values * scale.squeeze(-1), vectors
 
 
-def eigvalsh(self: Tensor, UPLO: str = "L") -> Tensor:  # noqa: N803
+def eigvalsh(self: Tensor, UPLO: str = "L") -> Tensor:
     """The eigenvalues of symmetric matrices, ascending."""
     return eigh(self, UPLO)[0]

@@ -66,7 +66,11 @@ def _weighted(name: str, loss: Tensor, weight: Tensor | None, reduction: str) ->
         return _reduced(name, loss, reduction)
     _same_shape(name, loss, weight)
     _check_reduction(name, reduction)
-    return (loss * weight).sum() / weight.sum() if reduction == "mean" else _reduced(name, loss * weight, reduction)
+    return (
+        (loss * weight).sum() / weight.sum()
+        if reduction == "mean"
+        else _reduced(name, loss * weight, reduction)
+    )
 
 
 def smooth_l1_loss(self: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -90,7 +94,9 @@ def huber_loss(
     return _weighted("huber_loss", where(size < delta, near, delta * (size - 0.5 * delta)), weight, reduction)
 
 
-def pairwise_distance(self: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+def pairwise_distance(
+    self: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
     """The p-norm of self - x2 + eps over the last axis."""
     return (self - x2 + eps).norm(p, -1, keepdim)
 
@@ -106,7 +112,7 @@ def cosine_similarity(self: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8)
     return (unit(a) * unit(b)).sum(dim)
 
 
-# ---- classes ---------------------------------------------------------------------------------------------------
+# ---- classes -------------------------------------------------------------------------------------------------
 
 
 def cross_entropy(
@@ -143,7 +149,11 @@ def cross_entropy(
 
 
 def nll_loss(
-    self: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
+    self: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
 ) -> Tensor:
     """-self at the target class, where self are logarithms of probabilities. Shapes: as `cross_entropy`."""
     _check_reduction("nll_loss", reduction)
@@ -153,20 +163,27 @@ def nll_loss(
 
 def _class_axis(name: str, self: Tensor) -> int:
     if not self.ndim or not self.dtype.is_float:
-        raise ShapeError(f"{name}: got {self.dtype} {format_shape(self.shape)}, want floats (C,), (N, C) or (N, C, ..)")
+        raise ShapeError(
+            f"{name}: got {self.dtype} {format_shape(self.shape)}, want floats (C,), (N, C) or (N, C, ..)"
+        )
     return 0 if self.ndim == 1 else 1
 
 
 def _class_weights(name: str, weight: Tensor, like: Tensor, axis: int) -> Tensor:
     if weight.shape != (like.shape[axis],):
-        raise ShapeError(f"{name}: got weight {format_shape(weight.shape)}, want ({like.shape[axis]},), one a class")
+        raise ShapeError(
+            f"{name}: got weight {format_shape(weight.shape)}, want ({like.shape[axis]},), one a class"
+        )
     return weight.to(like.dtype).reshape(*[n if i == axis else 1 for i, n in enumerate(like.shape)])
 
 
 def _picked(
     name: str, logs: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, axis: int
 ) -> tuple[Tensor, Tensor]:
-    """-weight * log at each target, and the weights: both 0 at targets to ignore. A class that does not exist gives NaN."""
+    """-weight * log at each target, and the weights: both 0 at targets to ignore.
+
+    A class that does not exist gives NaN.
+    """
     rest = (*logs.shape[:axis], *logs.shape[axis + 1 :])
     if target.shape != rest or not target.dtype.is_int:
         raise ShapeError(
@@ -191,7 +208,12 @@ def _picked(
 
 
 def multi_margin_loss(
-    self: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: str = "mean"
+    self: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """The mean over the other classes of max(0, margin - self[target] + self[class]) ** p. Shapes: (N, C), (N,)."""
     name = "multi_margin_loss"
@@ -225,7 +247,7 @@ def multilabel_margin_loss(self: Tensor, target: Tensor, reduction: str = "mean"
     return _reduced(name, where(kept, pairs, 0.0).sum((-1, -2)) / classes, reduction)
 
 
-# ---- yes or no ---------------------------------------------------------------------------------------------------
+# ---- yes or no -----------------------------------------------------------------------------------------------
 
 
 def binary_cross_entropy(
@@ -247,7 +269,11 @@ def _limited_log(x: Tensor) -> Tensor:
 
 
 def binary_cross_entropy_with_logits(
-    self: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None
+    self: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
 ) -> Tensor:
     """`binary_cross_entropy` of sigmoid(self), computed from the logits; pos_weight multiplies the positive part."""
     name = "binary_cross_entropy_with_logits"
@@ -278,7 +304,7 @@ def multilabel_soft_margin_loss(
     return _reduced("multilabel_soft_margin_loss", loss.mean(-1), reduction)
 
 
-# ---- distributions -------------------------------------------------------------------------------------------------
+# ---- distributions -------------------------------------------------------------------------------------------
 
 
 def kl_div(self: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False) -> Tensor:
@@ -290,14 +316,22 @@ def kl_div(self: Tensor, target: Tensor, reduction: str = "mean", log_target: bo
         loss = target.exp() * (target - self)
     else:
         positive = target > 0
-        loss = where(positive, target * where(positive, target, 1.0).log(), where(target == 0, 0.0, math.nan)) - target * self
+        loss = (
+            where(positive, target * where(positive, target, 1.0).log(), where(target == 0, 0.0, math.nan))
+            - target * self
+        )
     if reduction == "batchmean":
         return loss.sum() / (self.shape[0] if self.ndim else 1)
     return _reduced("kl_div", loss, reduction)
 
 
 def poisson_nll_loss(
-    self: Tensor, target: Tensor, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
+    self: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
 ) -> Tensor:
     """exp(self) - target * self (self - target * log(self + eps) without `log_input`); `full` adds Stirling's term."""
     loss = self.exp() - target * self if log_input else self - target * (self + eps).log()
@@ -309,7 +343,12 @@ def poisson_nll_loss(
 
 
 def gaussian_nll_loss(
-    self: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
+    self: Tensor,
+    target: Tensor,
+    var: Tensor | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
 ) -> Tensor:
     """(log(var) + (self - target)**2 / var) / 2, with var at least eps; `full` adds log(2 pi) / 2."""
     if not isinstance(var, Tensor):
@@ -323,10 +362,12 @@ def gaussian_nll_loss(
     return _reduced("gaussian_nll_loss", loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
 
 
-# ---- margins -------------------------------------------------------------------------------------------------------
+# ---- margins -------------------------------------------------------------------------------------------------
 
 
-def hinge_embedding_loss(self: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(
+    self: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
+) -> Tensor:
     """self where the target is 1, max(0, margin - self) where it is -1."""
     loss = where(target == 1, 0.0, _relu(margin - self)) + where(target == -1, 0.0, self)
     return _reduced("hinge_embedding_loss", loss, reduction)
@@ -361,7 +402,7 @@ def triplet_margin_loss(
     return _reduced("triplet_margin_loss", _relu(margin + near - far), reduction)
 
 
-# ---- sequences -----------------------------------------------------------------------------------------------------
+# ---- sequences -----------------------------------------------------------------------------------------------
 
 
 def ctc_loss(
@@ -376,7 +417,8 @@ def ctc_loss(
     name = "ctc_loss"
     if self.ndim != 3 or targets.ndim != 2 or targets.shape[0] != self.shape[1]:
         raise ShapeError(
-            f"{name}: got {format_shape(self.shape)} and targets {format_shape(targets.shape)}, want (T, N, C) and (N, S)"
+            f"{name}: got {format_shape(self.shape)} and targets {format_shape(targets.shape)}, "
+            "want (T, N, C) and (N, S)"
         )
     frames, batch, classes = self.shape
     length = targets.shape[1]
@@ -388,9 +430,13 @@ def ctc_loss(
     blanks = graph.const(blank, int64, self.device)
     labels = graph.reshape(graph.pad(targets.unsqueeze(2).node, pairs, blanks), (batch, 2 * length))
     labels = Tensor.from_node(graph.pad(labels, [(0, 0), (0, 1)], blanks))  # blank, t1, blank, t2, .., blank
-    before = Tensor.from_node(graph.shrink(graph.pad(labels.node, [(0, 0), (2, 0)], blanks), [(0, batch), (0, places)]))
+    before = Tensor.from_node(
+        graph.shrink(graph.pad(labels.node, [(0, 0), (2, 0)], blanks), [(0, batch), (0, places)])
+    )
     skips = (labels != blank) & (labels != before)
-    none = graph.const(-1e30, self.dtype, self.device)  # stands for log 0, so that no infinities are subtracted
+    none = graph.const(
+        -1e30, self.dtype, self.device
+    )  # stands for log 0, so that no infinities are subtracted
     index = graph.expand(labels.unsqueeze(0).node, (frames, batch, places))
     emitted = Tensor.from_node(graph.gather(self.node, index, 2), self).clamp_min(-1e30)
     place = Tensor.from_node(graph.iota(places, device=self.device))

@@ -59,14 +59,17 @@ def batch_norm(
     if self.ndim < 2:
         raise ShapeError(f"{name}: got {format_shape(self.shape)}, want (N, C, ..)")
     channels = self.shape[1]
-    for what, tensor in zip(("running_mean", "running_var", "weight", "bias"), (running_mean, running_var, weight, bias), strict=True):  # fmt: skip
+    parameters = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for what, tensor in parameters.items():
         _channels(name, what, tensor, channels)
     x, column = _wide(name, self), (1, channels, *([1] * (self.ndim - 2)))
     if training:
         axes = (0, *range(2, self.ndim))
         count = prod([self.shape[axis] for axis in axes])
         if isinstance(count, int) and count == 1:
-            raise ShapeError(f"{name}: got {format_shape(self.shape)} in training, want more than one value a channel")
+            raise ShapeError(
+                f"{name}: got {format_shape(self.shape)} in training, want more than one value a channel"
+            )
         mean = x.mean(axes)
         var = (x - mean.reshape(*column)).square().mean(axes)
         _move(running_mean, mean, momentum)
@@ -98,7 +101,12 @@ def instance_norm(
     if not use_input_stats:
         return batch_norm(self, running_mean, running_var, weight, bias, False, momentum, eps)
     channels, axes = self.shape[1], range(2, self.ndim)
-    for what, tensor in (("weight", weight), ("bias", bias), ("running_mean", running_mean), ("running_var", running_var)):
+    for what, tensor in (
+        ("weight", weight),
+        ("bias", bias),
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+    ):
         _channels(name, what, tensor, channels)
     count = prod(self.shape[2:])
     if isinstance(count, int) and count == 1:
@@ -108,16 +116,22 @@ def instance_norm(
     var = (x - mean).square().mean(tuple(axes), True)
     _move(running_mean, mean.mean(0).reshape(channels), momentum)
     _move(running_var, (var * count / (count - 1)).mean(0).reshape(channels), momentum)
-    return _scaled(_standardized(x, mean, var, eps), weight, bias, (1, channels, *[1 for _ in axes])).to(self.dtype)
+    return _scaled(_standardized(x, mean, var, eps), weight, bias, (1, channels, *[1 for _ in axes])).to(
+        self.dtype
+    )
 
 
-def _normalized_axes(name: str, self: Tensor, shape: int | Sequence[int], *tensors: Tensor | None) -> tuple[int, ...]:
+def _normalized_axes(
+    name: str, self: Tensor, shape: int | Sequence[int], *tensors: Tensor | None
+) -> tuple[int, ...]:
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     if not shape or self.shape[-len(shape) :] != shape:
         raise ShapeError(f"{name}: got normalized_shape {shape}, but the input is {format_shape(self.shape)}")
     for tensor in tensors:
         if tensor is not None and tensor.shape != shape:
-            raise ShapeError(f"{name}: got weight or bias {format_shape(tensor.shape)}, want {format_shape(shape)}")
+            raise ShapeError(
+                f"{name}: got weight or bias {format_shape(tensor.shape)}, want {format_shape(shape)}"
+            )
     return tuple(range(self.ndim - len(shape), self.ndim))
 
 
@@ -135,7 +149,10 @@ def layer_norm(
 
 
 def rms_norm(
-    self: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+    self: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
 ) -> Tensor:
     """The last axes divided by their root mean square, and scaled; `eps` is the dtype's by default."""
     axes = _normalized_axes("rms_norm", self, normalized_shape, weight)
@@ -153,16 +170,24 @@ def group_norm(
     """
     name = "group_norm"
     if self.ndim < 2 or num_groups < 1 or self.shape[1] % num_groups:
-        raise ShapeError(f"{name}: {num_groups} groups do not divide the channels of {format_shape(self.shape)}")
+        raise ShapeError(
+            f"{name}: {num_groups} groups do not divide the channels of {format_shape(self.shape)}"
+        )
     n, channels = self.shape[:2]
     _channels(name, "weight", weight, channels)
     _channels(name, "bias", bias, channels)
     size = prod(self.shape[1:])
-    x = layer_norm(_wide(name, self).reshape(n, num_groups, size // num_groups), (size // num_groups,), None, None, eps)
-    return _scaled(x.reshape(*self.shape), weight, bias, (1, channels, *([1] * (self.ndim - 2)))).to(self.dtype)
+    x = layer_norm(
+        _wide(name, self).reshape(n, num_groups, size // num_groups), (size // num_groups,), None, None, eps
+    )
+    return _scaled(x.reshape(*self.shape), weight, bias, (1, channels, *([1] * (self.ndim - 2)))).to(
+        self.dtype
+    )
 
 
-def local_response_norm(self: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+def local_response_norm(
+    self: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
     """Each element divided by (k + alpha * mean of the squares of `size` channels around it) ** beta."""
     if self.ndim < 3:
         raise ShapeError(f"local_response_norm: got {format_shape(self.shape)}, want (N, C, ..)")
@@ -209,7 +234,9 @@ def feature_dropout(self: Tensor, p: float = 0.5, training: bool = True) -> Tens
 def _dropout_nd(axes: int):
     def dropout_nd(self: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         if self.ndim not in (axes + 1, axes + 2):
-            raise ShapeError(f"dropout{axes}d: got {format_shape(self.shape)}, want (N, C, ..) with {axes} more axes")
+            raise ShapeError(
+                f"dropout{axes}d: got {format_shape(self.shape)}, want (N, C, ..) with {axes} more axes"
+            )
         shape = (*self.shape[: self.ndim - axes], *([1] * axes))
         return _dropped(f"dropout{axes}d", self, p, training, shape)
 
@@ -238,7 +265,7 @@ def alpha_dropout(self: Tensor, p: float = 0.5, training: bool = False) -> Tenso
     return where(kept, self, limit) * scale - scale * limit * p
 
 
-# ---- embeddings ------------------------------------------------------------------------------------------------
+# ---- embeddings ----------------------------------------------------------------------------------------------
 
 
 def embedding(
@@ -273,9 +300,14 @@ def embedding_bag(
     self: Tensor, weight: Tensor, mode: str = "mean", per_sample_weights: Tensor | None = None,
     padding_idx: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """The sum, mean or maximum of the embeddings in each row of self. Shapes: self (B, L), weight (V, E) give (B, E)."""
+    """The sum, mean or maximum of the embeddings in each row of self.
+
+    Shapes: self (B, L), weight (V, E) give (B, E).
+    """
     if mode not in ("sum", "mean", "max") or self.ndim != 2:
-        raise ShapeError(f"embedding_bag: got mode {mode!r} and {format_shape(self.shape)}, want sum, mean or max of (B, L)")
+        raise ShapeError(
+            f"embedding_bag: got mode {mode!r} and {format_shape(self.shape)}, want sum, mean or max of (B, L)"
+        )
     if per_sample_weights is not None and mode != "sum":
         raise TgError(f"embedding_bag: per_sample_weights go with mode 'sum', not {mode!r}")
     found = embedding(self, weight, padding_idx)

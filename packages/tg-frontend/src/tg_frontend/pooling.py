@@ -1,7 +1,8 @@
 """Pooling: windows over the spatial axes, reduced.
 
-A `View` brings (.., *spatial) to (.., *out, *kernel), with a fill where a window reaches over the edge: sliding windows,
-or the uneven windows of adaptive pooling. The same view of the numbers 0, 1, .. tells where an element came from.
+A `View` brings (.., *spatial) to (.., *out, *kernel), with a fill where a window reaches over the edge: sliding
+windows, or the uneven windows of adaptive pooling. The same view of the numbers 0, 1, .. tells where an element came
+from.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from tg_ir.graph import Node, format_shape
 from tg_ir.symbolic import SymInt, prod
 
 __all__ = [
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-    "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d",
-    "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d", "max_unpool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d",
+    "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d",
+    "max_unpool3d",
 ]  # fmt: skip
 
 View = Callable[[Node, Node], Node]
@@ -84,7 +86,7 @@ class _Sliding:
         return windows(node, self.kernel, self.stride, self.dilation)
 
 
-# ---- maxima ------------------------------------------------------------------------------------------------------------
+# ---- maxima --------------------------------------------------------------------------------------------------
 
 
 def _source_index(node: Node, values: Node, view: View, axes: int) -> Node:
@@ -157,7 +159,8 @@ def _max_unpool(axes: int) -> Callable[..., Tensor]:
         spatial = _spatial(name, self, axes)
         if indices.shape != self.shape or indices.dtype is not int64:
             raise ShapeError(
-                f"{name}: got indices {indices.dtype} {format_shape(indices.shape)}, want int64 {format_shape(self.shape)}"
+                f"{name}: got indices {indices.dtype} {format_shape(indices.shape)}, "
+                f"want int64 {format_shape(self.shape)}"
             )
         kernel = per_axis(name, "kernel_size", kernel_size, axes, 1)
         steps = kernel if stride is None else per_axis(name, "stride", stride, axes, 1)
@@ -177,7 +180,7 @@ def _max_unpool(axes: int) -> Callable[..., Tensor]:
     return _named(unpool, name, f"Values put where `max_pool{axes}d` took them from, zeros elsewhere.")
 
 
-# ---- means -------------------------------------------------------------------------------------------------------------
+# ---- means ---------------------------------------------------------------------------------------------------
 
 
 def _mean(self: Tensor, view: View, divisor: Node | int, axes: int) -> Tensor:
@@ -244,7 +247,7 @@ def _lp_pool(axes: int) -> Callable[..., Tensor]:
     )
 
 
-# ---- adaptive ------------------------------------------------------------------------------------------------------------
+# ---- adaptive ------------------------------------------------------------------------------------------------
 
 
 def _adaptive(name: str, self: Tensor, axes: int, output_size: AdaptiveSizes) -> tuple[View, bool]:
