@@ -34,7 +34,10 @@ def best(function: Callable[[], object], times: int = 5) -> float:
 def import_time(statement: str) -> float:
     """Milliseconds of an import in a fresh process, that of the bare interpreter taken off."""
     bytecode = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    run = lambda code: best(lambda: subprocess.run([sys.executable, "-c", code], check=True, env=bytecode), 10)  # noqa: E731
+
+    def run(code: str) -> float:
+        return best(lambda: subprocess.run([sys.executable, "-c", code], check=True, env=bytecode), 10)
+
     return (run(statement) - run("pass")) * 1e3
 
 

@@ -245,7 +245,7 @@ def test_second_derivatives_through_backward_with_create_graph() -> None:
 
 
 def test_jvp_equals_pytorchs() -> None:
-    def f(x, w):  # noqa: ANN001, ANN202
+    def f(x, w):
         return (x @ w).tanh().exp()
 
     x, w, dx, dw = sample(2, 3), sample(3, 2, seed=1), sample(2, 3, seed=2), sample(3, 2, seed=3)
@@ -310,7 +310,7 @@ def test_vmap_equals_a_loop(name: str) -> None:
 def test_vmap_of_grad_gives_gradients_of_each_example() -> None:
     w, x = sample(4), sample(6, 4, seed=1)
 
-    def loss(w, x):  # noqa: ANN001, ANN202
+    def loss(w, x):
         return (w * x).sum().sigmoid()
 
     got = tg.vmap(tg.grad(loss), in_dims=(None, 0))(Tensor(w), Tensor(x))
@@ -339,7 +339,12 @@ def test_vmap_refuses_sizes_that_differ() -> None:
 def test_reduce_rules_with_ties_and_zeros(kind: str) -> None:
     array = np.array([[0.0, 2.0, 2.0], [0.0, 0.0, 3.0]])
     ours = lambda x: Tensor.from_node(graph.reduce(x.node, kind, (1,)), x)  # noqa: E731
-    theirs = {"sum": lambda x: x.sum(1), "prod": lambda x: x.prod(1), "max": lambda x: x.amax(1), "min": lambda x: x.amin(1)}
+    theirs = {
+        "sum": lambda x: x.sum(1),
+        "prod": lambda x: x.prod(1),
+        "max": lambda x: x.amax(1),
+        "min": lambda x: x.amin(1),
+    }
     check(ours, theirs[kind], array, dtypes=("float64",))
 
 

@@ -60,7 +60,11 @@ def test_growing_cache_is_written_at_a_symbolic_position() -> None:
 
 def test_attention_over_a_growing_cache_equals_that_over_the_part_in_use() -> None:
     length = Variable("length", 1, 16)
-    keys, values, query = Tensor(sample(2, 16, 4)), Tensor(sample(2, 16, 4, seed=1)), Tensor(sample(2, 1, 4, seed=2))
+    keys, values, query = (
+        Tensor(sample(2, 16, 4)),
+        Tensor(sample(2, 16, 4, seed=1)),
+        Tensor(sample(2, 1, 4, seed=2)),
+    )
     for count in (1, 5, 16):
         bound = length.bind(count)
         got = query.scaled_dot_product_attention(keys[:, :bound], values[:, :bound])

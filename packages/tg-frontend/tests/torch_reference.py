@@ -1,4 +1,4 @@
-"""The judge of these tests: the same expression in PyTorch, in float64 for the values and in the given dtype for the type."""
+"""The judge of these tests: the same expression in PyTorch, its values in float64, its type in the given dtype."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def assert_equal(got: np.ndarray, want: np.ndarray, tolerance: float, what: str)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, want {want.shape}"
     finite = want[np.isfinite(want)] if want.dtype.kind == "f" else want
     scale = max(1.0, float(np.abs(finite).max())) if finite.size and want.dtype.kind == "f" else 1.0
-    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * scale, equal_nan=True, err_msg=what)
+    np.testing.assert_allclose(
+        got, want, rtol=tolerance, atol=tolerance * scale, equal_nan=True, err_msg=what
+    )
 
 
 def check(
@@ -60,33 +62,41 @@ def check(
             Tensor(t.numpy(), dtype=dtype if is_float else None, requires_grad=is_float and grad)
             for t, is_float in zip(rounded, floats, strict=True)
         ]
-        exact = [t.clone().requires_grad_(is_float and grad) for t, is_float in zip(rounded, floats, strict=True)]
+        exact = [
+            t.clone().requires_grad_(is_float and grad) for t, is_float in zip(rounded, floats, strict=True)
+        ]
         got, want = outputs(ours(*mine)), outputs(theirs(*exact))
         limit = TOLERANCE[dtype] if tolerance is None else tolerance
         assert len(got) == len(want), f"{len(got)} results, want {len(want)}"
         if same_dtype:
-            typed = outputs(theirs(*[t.to(getattr(torch, dtype)) if f else t for t, f in zip(rounded, floats, strict=True)]))
+            typed = outputs(
+                theirs(
+                    *[t.to(getattr(torch, dtype)) if f else t for t, f in zip(rounded, floats, strict=True)]
+                )
+            )
             for result, reference in zip(got, typed, strict=True):
-                assert str(reference.dtype) == f"torch.{result.dtype}", f"{result.dtype}, want {reference.dtype}"
+                assert str(reference.dtype) == f"torch.{result.dtype}", (
+                    f"{result.dtype}, want {reference.dtype}"
+                )
         for result, reference in zip(got, want, strict=True):
             assert_equal(result.detach().numpy(), reference.detach().numpy(), limit, f"{dtype} value")
         if numpy is not None:
             for result, reference in zip(got, outputs(numpy(*[t.numpy() for t in rounded])), strict=True):
-                assert_equal(result.detach().numpy(), np.asarray(reference), limit, f"{dtype} value against NumPy")
+                assert_equal(
+                    result.detach().numpy(), np.asarray(reference), limit, f"{dtype} value against NumPy"
+                )
         if not grad or not any(floats):
             continue
         pairs = [(a, b) for a, b in zip(got, want, strict=True) if b.requires_grad]
         starts = [sample(*b.shape, seed=7 + i) for i, (_, b) in enumerate(pairs)]
         mine_leaves = [t for t, f in zip(mine, floats, strict=True) if f]
         exact_leaves = [t for t, f in zip(exact, floats, strict=True) if f]
-        got_grads = tg.grad(
-            [a for a, _ in pairs], mine_leaves, [Tensor(s, dtype=a.dtype) for s, (a, _) in zip(starts, pairs, strict=True)],
-            allow_unused=True,
-        )  # fmt: skip
+        ours_start = [Tensor(s, dtype=a.dtype) for s, (a, _) in zip(starts, pairs, strict=True)]
+        theirs_start = [torch.tensor(s, dtype=b.dtype) for s, (_, b) in zip(starts, pairs, strict=True)]
+        got_grads = tg.grad([a for a, _ in pairs], mine_leaves, ours_start, allow_unused=True)
         want_grads = torch.autograd.grad(
-            [b for _, b in pairs], exact_leaves, [torch.tensor(s, dtype=b.dtype) for s, (_, b) in zip(starts, pairs, strict=True)],
-            allow_unused=True, create_graph=second_order,
-        )  # fmt: skip
+            [b for _, b in pairs], exact_leaves, theirs_start, allow_unused=True, create_graph=second_order
+        )
         for position, (a, b) in enumerate(zip(got_grads, want_grads, strict=True)):
             want_array = np.zeros(exact_leaves[position].shape) if b is None else b.detach().numpy()
             got_array = np.zeros(mine_leaves[position].shape) if a is None else a.detach().numpy()

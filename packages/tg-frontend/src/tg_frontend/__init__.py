@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from tg_ir import dtypes
-from tg_ir.symbolic import Variable
-
 from tg_frontend import methods as _methods
 from tg_frontend.autograd import (
     custom_gradient,
@@ -18,6 +15,8 @@ from tg_frontend.autograd import (
 from tg_frontend.core import Tensor
 from tg_frontend.engine import Device, set_engine
 from tg_frontend.vmap import vmap
+from tg_ir import dtypes
+from tg_ir.symbolic import Variable
 
 __all__ = [
     "Device",

@@ -254,7 +254,9 @@ def _beyond(output: Tensor, own: Sequence[Tensor]) -> list[Tensor]:
     """[output] if it depends on leaves or on arguments of enclosing functions besides `own`, else []."""
     mine = {tensor.node for tensor in own}
     order = _toposort([output.node])
-    return [output] if any(node in leaves or (node in _tracked and node not in mine) for node in order) else []
+    return (
+        [output] if any(node in leaves or (node in _tracked and node not in mine) for node in order) else []
+    )
 
 
 def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
@@ -279,7 +281,9 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux
             parents = _beyond(output, inputs)
             grads = [Tensor.from_node(found.get(x.node, _zeros(x)), *parents) for x in inputs]
             value = Tensor.from_node(output.node, *parents)
-        return (value, result[1]) if has_aux else value, grads[0] if isinstance(argnums, int) else tuple(grads)
+        return (value, result[1]) if has_aux else value, grads[0] if isinstance(argnums, int) else tuple(
+            grads
+        )
 
     return wrapped
 

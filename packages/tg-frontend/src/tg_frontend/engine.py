@@ -76,7 +76,9 @@ class _Device:
         base, _, rest = name.upper().partition(":")
         known = {device.partition(":")[0] for device in current_engine().devices()}
         if base not in known:
-            raise DeviceError(f"device {name!r}: not one of {', '.join(sorted(known))}; install tg for more devices")
+            raise DeviceError(
+                f"device {name!r}: not one of {', '.join(sorted(known))}; install tg for more devices"
+            )
         return base if rest in ("", "0") else f"{base}:{rest.lower()}"
 
 

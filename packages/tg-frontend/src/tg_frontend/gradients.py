@@ -284,7 +284,9 @@ def _scatter_product(node: Node, grad: Node) -> Grads:
     """The product of the other factors: the product over the factor, or of those that are not 0 if one alone is 0."""
     base, index, source = node.inputs
     axis = node["axis"]
-    nonzero = [_n("where", _n("eq", factor, _zero(factor)), _like(1.0, factor), factor) for factor in (base, source)]
+    nonzero = [
+        _n("where", _n("eq", factor, _zero(factor)), _like(1.0, factor), factor) for factor in (base, source)
+    ]
     zeros = [graph.cast(_n("eq", factor, _zero(factor)), base.dtype) for factor in (base, source)]
     rest = _n("mul", grad, graph.scatter(nonzero[0], index, nonzero[1], axis, "prod"))
     count = graph.scatter(zeros[0], index, zeros[1], axis, "sum")

@@ -9,18 +9,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+from tg_frontend.autograd import _custom, _toposort
+from tg_frontend.core import Tensor, resolve_axis
 from tg_ir import graph
 from tg_ir.errors import ShapeError, TgError
 from tg_ir.graph import Node
 from tg_ir.symbolic import SymInt
 
-from tg_frontend.autograd import _custom, _toposort
-from tg_frontend.core import Tensor, resolve_axis
-
 __all__ = ["vmap"]
 
 
-def vmap(function: Callable, in_dims: int | Sequence[int | None] = 0, out_dims: int | Sequence[int] = 0) -> Callable:
+def vmap(
+    function: Callable, in_dims: int | Sequence[int | None] = 0, out_dims: int | Sequence[int] = 0
+) -> Callable:
     """`function` mapped over dimension `in_dims` of its tensor arguments (None: not mapped), as `torch.func.vmap`.
 
     Random numbers inside are the same for every example, and writes in place to tensors from outside are not mapped.
@@ -44,7 +45,9 @@ def vmap(function: Callable, in_dims: int | Sequence[int | None] = 0, out_dims: 
             axis = resolve_axis("vmap", dim, arg.ndim)
             moved = graph.permute(arg.node, [axis, *[i for i in range(arg.ndim) if i != axis]])
             if size is not None and moved.shape[0] != size:
-                raise ShapeError(f"vmap: argument {position} has {moved.shape[0]} in dim {dim}, others have {size}")
+                raise ShapeError(
+                    f"vmap: argument {position} has {moved.shape[0]} in dim {dim}, others have {size}"
+                )
             size = moved.shape[0]
             placeholder = graph.buffer(moved.shape[1:], arg.dtype, arg.device)
             batched[placeholder] = moved
@@ -151,12 +154,16 @@ _RULES: dict[str, Callable[[Node, list[Node], SymInt], Node]] = {
         (size, *node.shape), node.dtype, node.device, source=inputs[0]
     ),
     "reshape": lambda node, inputs, size: graph.reshape(inputs[0], (size, *node.shape)),
-    "permute": lambda node, inputs, size: graph.permute(inputs[0], [0, *[axis + 1 for axis in node["order"]]]),
+    "permute": lambda node, inputs, size: graph.permute(
+        inputs[0], [0, *[axis + 1 for axis in node["order"]]]
+    ),
     "expand": _expand,
     "pad": _pad,
     "shrink": lambda node, inputs, size: graph.shrink(inputs[0], [(0, size), *node["limits"]]),
     "flip": lambda node, inputs, size: graph.flip(inputs[0], [axis + 1 for axis in node["axes"]]),
-    "reduce": lambda node, inputs, size: graph.reduce(inputs[0], node["kind"], [axis + 1 for axis in node["axes"]]),
+    "reduce": lambda node, inputs, size: graph.reduce(
+        inputs[0], node["kind"], [axis + 1 for axis in node["axes"]]
+    ),
     "assign": lambda node, inputs, size: graph.assign(*inputs, (0, *node["offsets"])),
     "random_bits": _random,
     **dict.fromkeys(("window", "cat", "scan", "argsort", "gather", "scatter", "all_gather"), _axis),

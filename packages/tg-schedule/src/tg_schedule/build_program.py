@@ -12,7 +12,6 @@ from tg_ir.kernel import Axis, Kernel, Parameter, Reduce, Store, Value, roots, t
 from tg_ir.kernel import nodes as kernel_nodes
 from tg_ir.program import BufferSlot, Copy, Launch, Program, Step
 from tg_ir.symbolic import SymInt, Var, le, leaves, logical_and, lt, prod, variables
-
 from tg_schedule.lower import Lowering, flat_index, loaded_index
 
 __all__ = ["build_program"]
@@ -45,7 +44,9 @@ class _Builder:
         targets = list(dict.fromkeys(store.parameter for store in stores))
         parameters = (*targets, *[p for p in low.loaded if p not in targets])
         numbers = {f"b{number}": number for number in self.number.values()}
-        kernel = Kernel(f"k{len(self.kernels)}_{name}", parameters, _scalars(parameters, stores), tuple(stores))
+        kernel = Kernel(
+            f"k{len(self.kernels)}_{name}", parameters, _scalars(parameters, stores), tuple(stores)
+        )
         self.kernels.append(kernel)
         self.steps.append(Launch(kernel.name, tuple([numbers[p.name] for p in parameters])))
 
@@ -67,7 +68,9 @@ class _Builder:
                     if node.op.name == "scan"
                     else low.pull(node, index)
                 )
-                stores.append(Store(self.parameter(node, "write"), flat_index(index, node.shape), value, axes))
+                stores.append(
+                    Store(self.parameter(node, "write"), flat_index(index, node.shape), value, axes)
+                )
             self.launch("_".join(dict.fromkeys(node.op.name for node in nodes)), low, stores, nodes)
 
     def scatter(self, node: Node) -> None:
@@ -75,7 +78,9 @@ class _Builder:
         base, index, source = node.inputs
         low = self.lowering([node])
         axes, place = _axes(low, base.shape)
-        store = Store(self.parameter(node, "write"), flat_index(place, base.shape), low.pull(base, place), axes)
+        store = Store(
+            self.parameter(node, "write"), flat_index(place, base.shape), low.pull(base, place), axes
+        )
         self.launch("scatter_base", low, [store], [node])
         low = self.lowering([node])
         axes, place = _axes(low, index.shape)

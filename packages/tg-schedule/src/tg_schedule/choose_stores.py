@@ -28,9 +28,13 @@ WRITERS = frozenset({"scan", "scatter", "copy"})
 STORE_COST = 12
 """What a store and a load cost, in units of a simple operation."""
 
-_COSTS = {"exp": 8, "exp2": 6, "expm1": 12, "log": 8, "log2": 8, "log1p": 12, "sin": 10, "cos": 10, "atan": 12, "tanh": 12,
-          "erf": 16, "pow": 20, "sqrt": 4, "div": 4, "floordiv": 6, "mod": 6, "gather": 4}  # fmt: skip
-_FREE = frozenset({"reshape", "permute", "expand", "shrink", "flip", "window", "const", "buffer", "cast", "bitcast", "iota"})
+_COSTS = {
+    "exp": 8, "exp2": 6, "expm1": 12, "log": 8, "log2": 8, "log1p": 12, "sin": 10, "cos": 10, "atan": 12, "tanh": 12,
+    "erf": 16, "pow": 20, "sqrt": 4, "div": 4, "floordiv": 6, "mod": 6, "gather": 4,
+}  # fmt: skip
+_FREE = frozenset({
+    "reshape", "permute", "expand", "shrink", "flip", "window", "const", "buffer", "cast", "bitcast", "iota",
+})  # fmt: skip
 
 FEW_ROWS = 8
 """A reduction to fewer elements than this is a kernel of its own: inside another it would leave the machine idle."""
@@ -89,7 +93,12 @@ class _Walk:
             elements = prod(_high(size) for size in node.shape)
             before = self.reductions.setdefault(node, need)
             alone = elements < FEW_ROWS and _high_count(node.inputs[0]) > 4096
-            if before != need or self.points(need) > elements or (inside is not None and not inside <= need) or alone:
+            if (
+                before != need
+                or self.points(need) > elements
+                or (inside is not None and not inside <= need)
+                or alone
+            ):
                 self.bad.add(node)
                 return
             inside = need if inside is None else inside
@@ -111,7 +120,9 @@ class _Walk:
             return [(first, tuple(inner))]
         if name == "expand":
             tail = deps[len(deps) - len(first.shape) :]
-            return [(first, tuple([frozenset() if n == 1 else d for d, n in zip(tail, first.shape, strict=True)]))]
+            return [
+                (first, tuple([frozenset() if n == 1 else d for d, n in zip(tail, first.shape, strict=True)]))
+            ]
         if name == "window":
             inner = list(deps[:-1])
             inner[node["axis"]] |= deps[-1]
@@ -215,7 +226,9 @@ def _element_costs(order: Sequence[Node], stored: set[Node], reduction: int) -> 
     costs: dict[Node, int] = {}
     for node in order:
         own = 0 if node.op.name in _FREE else _COSTS.get(node.op.name, 1)
-        below = sum(1 if source in stored or source.op.name == "buffer" else costs[source] for source in node.inputs)
+        below = sum(
+            1 if source in stored or source.op.name == "buffer" else costs[source] for source in node.inputs
+        )
         own, below = (reduction, 0) if node.op.name == "reduce" else (own, below)
         costs[node] = min(own + below, 10_000)
     return costs

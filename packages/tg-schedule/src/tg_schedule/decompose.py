@@ -38,7 +38,10 @@ def _const(value: float, like: Node) -> Node:
 
 
 def _rotate(word: Node, bits: int) -> Node:
-    left, right = graph.apply("shl", word, _const(bits, word)), graph.apply("shr", word, _const(32 - bits, word))
+    left, right = (
+        graph.apply("shl", word, _const(bits, word)),
+        graph.apply("shr", word, _const(32 - bits, word)),
+    )
     return graph.apply("or", left, right)
 
 
@@ -83,12 +86,14 @@ def _argsort(node: Node, inputs: tuple[Node, ...]) -> Node:
     key = _sort_key(inputs[0], descending)
     rank, size = len(node.shape), node.shape[axis]
     if not isinstance(size, int):
-        raise ShapeError(f"argsort: the dimension has the symbolic size {size}, want a fixed one; pad it to {size.high}")
+        raise ShapeError(f"argsort: the dimension has the symbolic size {size}, want a fixed one")
     order = [i for i in range(rank) if i != axis] + [axis]
     key = graph.permute(key, order)
     lead = key.shape[:-1]
     whole = 1 << max(size - 1, 0).bit_length()
-    key = graph.pad(key, [(0, 0)] * len(lead) + [(0, whole - size)], graph.const(key.dtype.max, key.dtype, key.device))
+    key = graph.pad(
+        key, [(0, 0)] * len(lead) + [(0, whole - size)], graph.const(key.dtype.max, key.dtype, key.device)
+    )
     index = graph.expand(graph.iota(whole, int64, key.device), key.shape)
     block = 2
     while block <= whole:
@@ -112,16 +117,20 @@ def _exchange(
         return graph.shrink(pairs, [(0, n) for n in (*lead, count)] + [(which, which + 1), (0, reach)])
 
     (a, b), (i, j) = [[side(array, which) for which in (0, 1)] for array in (key, index)]
-    behind = graph.apply("or", graph.apply("lt", b, a), graph.apply("and", graph.apply("eq", a, b), graph.apply("lt", j, i)))
+    tie = graph.apply("and", graph.apply("eq", a, b), graph.apply("lt", j, i))
+    behind = graph.apply("or", graph.apply("lt", b, a), tie)
     number = graph.iota(count, int64, key.device)
-    odd = graph.apply("and", graph.apply("floordiv", number, _const(block // (2 * reach), number)), _const(1, number))
+    odd = graph.apply(
+        "and", graph.apply("floordiv", number, _const(block // (2 * reach), number)), _const(1, number)
+    )
     down = graph.expand(graph.reshape(graph.apply("ne", odd, _const(0, odd)), (count, 1, 1)), behind.shape)
     swap = graph.apply("xor", behind, down)
-    made = [
-        graph.reshape(graph.cat([graph.apply("where", swap, y, x), graph.apply("where", swap, x, y)], len(lead) + 1), array.shape)
-        for x, y, array in ((a, b, key), (i, j, index))
-    ]
-    return made[0], made[1]
+
+    def exchanged(x: Node, y: Node) -> Node:
+        pair = [graph.apply("where", swap, y, x), graph.apply("where", swap, x, y)]
+        return graph.reshape(graph.cat(pair, len(lead) + 1), key.shape)
+
+    return exchanged(a, b), exchanged(i, j)
 
 
 _COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tg_ir.graph import Node, toposort
-
 from tg_schedule.choose_stores import WRITERS
 
 __all__ = ["group_kernels"]
@@ -27,22 +26,24 @@ def group_kernels(stored: Sequence[Node]) -> list[list[Node]]:
         needed = [place[other] for other in _needs(node, among)]
         earliest = max(needed, default=-1) + 1
         for number in range(len(groups) - 1, earliest - 1, -1):
-            head = groups[number][0]
-            if (
-                node.op.name not in WRITERS | {"reduce"}
-                and head.op.name not in WRITERS | {"reduce"}
-                or node.op.name == head.op.name == "reduce"
-                and node["axes"] == head["axes"]
-                and node.inputs[0].shape == head.inputs[0].shape
-            ):
-                if head.shape == node.shape and head.device == node.device and len(groups[number]) < MOST_STORES:
-                    groups[number].append(node)
-                    place[node] = number
-                    break
+            if len(groups[number]) < MOST_STORES and _share_loops(groups[number][0], node):
+                groups[number].append(node)
+                place[node] = number
+                break
         else:
             place[node] = len(groups)
             groups.append([node])
     return groups
+
+
+def _share_loops(a: Node, b: Node) -> bool:
+    """Whether two stored nodes run over the same points, reductions over the same axes of the same shape."""
+    if a.op.name in WRITERS or b.op.name in WRITERS or a.shape != b.shape or a.device != b.device:
+        return False
+    if "reduce" not in (a.op.name, b.op.name):
+        return True
+    both = a.op.name == b.op.name == "reduce"
+    return both and a["axes"] == b["axes"] and a.inputs[0].shape == b.inputs[0].shape
 
 
 def _needs(node: Node, stored: set[Node]) -> list[Node]:

@@ -13,7 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from tg_ir import kernel as k
 from tg_ir.dtypes import DType, bool_, float32, int64
 from tg_ir.graph import Node, Shape
-from tg_ir.kernel import Axis, Cast, Const, Elementwise, Index, Load, Loaded, Parameter, Part, Reduce, Scan, Value
+from tg_ir.kernel import (
+    Axis,
+    Cast,
+    Const,
+    Elementwise,
+    Index,
+    Load,
+    Loaded,
+    Parameter,
+    Part,
+    Reduce,
+    Scan,
+    Value,
+)
 from tg_ir.symbolic import SymInt, bounds, le, logical_and, lt, prod, simplify
 
 __all__ = ["Lowering", "flat_index", "unflatten"]
@@ -82,7 +95,9 @@ class Lowering:
         if node in self.parameters:
             return self.load(node, index, guard)
         if node.op.elementwise:
-            return Elementwise(node.op.name, tuple([self.pull(source, index, guard) for source in node.inputs]))
+            return Elementwise(
+                node.op.name, tuple([self.pull(source, index, guard) for source in node.inputs])
+            )
         rule = _RULES.get(node.op.name)
         assert rule is not None, f"{node.op.name} is stored, never pulled through"
         return rule(self, node, index, guard)
@@ -123,7 +138,8 @@ def _latest(kind: str, dtype: DType) -> k.Monoid:
                 return Elementwise(value.name, tuple([swap(arg) for arg in value.args]))
         return value
 
-    return k.Monoid(f"{kind}_last", (monoid.identity[0], Const.of(-1, int64)), tuple([swap(v) for v in monoid.result]), False)
+    identity = (monoid.identity[0], Const.of(-1, int64))
+    return k.Monoid(f"{kind}_last", identity, tuple([swap(value) for value in monoid.result]), False)
 
 
 # ---- rules: (lowering, node, index, guard) -> value ----------------------------------------------------------
@@ -160,7 +176,9 @@ def _permute(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
 def _expand(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     source = node.inputs[0]
     inner = index[len(index) - len(source.shape) :]
-    return low.pull(source, tuple([0 if size == 1 else i for i, size in zip(inner, source.shape, strict=True)]), guard)
+    return low.pull(
+        source, tuple([0 if size == 1 else i for i, size in zip(inner, source.shape, strict=True)]), guard
+    )
 
 
 def _pad(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
@@ -226,7 +244,8 @@ def _cat(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
         if simplify(here, assuming=among) == 1:
             return low.pull(source, inner, among)
         return Elementwise(
-            "where", (Index(here, bool_), low.pull(source, inner, logical_and(among, here)), part(number + 1, rest))
+            "where",
+            (Index(here, bool_), low.pull(source, inner, logical_and(among, here)), part(number + 1, rest)),
         )
 
     return part(0, guard)
@@ -250,8 +269,12 @@ def _reduce(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
 def _assign(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     base, source = node.inputs
     inner = tuple([i - start for i, start in zip(index, node["offsets"], strict=True)])
-    inside = logical_and(guard, *[c for i, n in zip(inner, source.shape, strict=True) for c in (le(0, i), lt(i, n))])
-    outside = low.pull(base, index, guard) if simplify(inside, assuming=guard) != 1 else Const.of(0, node.dtype)
+    inside = logical_and(
+        guard, *[c for i, n in zip(inner, source.shape, strict=True) for c in (le(0, i), lt(i, n))]
+    )
+    outside = (
+        low.pull(base, index, guard) if simplify(inside, assuming=guard) != 1 else Const.of(0, node.dtype)
+    )
     return _chosen(low, inside, source, inner, outside, guard)
 
 

@@ -93,7 +93,9 @@ def normalize(roots: Sequence[Node]) -> Normalized:
             new[node] = graph.reshape(inputs[key], tuple([names.strip(dim) for dim in node.shape]))
         elif node.op.name == "buffer":
             if not node.inputs:
-                raise EvaluationError(f"buffer {node['name']!r}: {node!r} was never filled; give it a value first")
+                raise EvaluationError(
+                    f"buffer {node['name']!r}: {node!r} was never filled; give it a value first"
+                )
             new[node] = new[node.inputs[0]]
         elif node.op.name == "const":
             new[node] = node
@@ -103,5 +105,7 @@ def normalize(roots: Sequence[Node]) -> Normalized:
     bounds: dict[str, Var] = {}
     for var in names.plain.values():
         if isinstance(var, Var) and bounds.setdefault(var.name, var) is not var:
-            raise SymbolicError(f"variable {var.name!r}: two of that name with different bounds in one graph; rename one")
-    return Normalized(tuple([new[root] for root in roots]), tuple(inputs.values()), tuple(buffers), names.values)
+            raise SymbolicError(f"variable {var.name!r}: two of that name with different bounds; rename one")
+    return Normalized(
+        tuple([new[root] for root in roots]), tuple(inputs.values()), tuple(buffers), names.values
+    )

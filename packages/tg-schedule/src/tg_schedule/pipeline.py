@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from tg_ir.graph import Node, toposort, verify_graph
 from tg_ir.program import Program, verify_program
 from tg_ir.protocols import Buffer
-
 from tg_schedule.build_program import build_program
 from tg_schedule.choose_stores import choose_stores
 from tg_schedule.decompose import decompose

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tg_ir.errors import VerifyError
 from tg_ir.kernel.nodes import (

@@ -82,7 +82,7 @@ def _step_problems(where: str, step: Step, program: Program) -> Iterator[tuple[s
             if kernel is None or len(kernel.parameters) != len(step.buffers):
                 yield (
                     where,
-                    f"launches {step.kernel!r} on {len(step.buffers)} buffers, which is no kernel of that form",
+                    f"launches {step.kernel!r} on {len(step.buffers)} buffers: no kernel of that form",
                 )
                 return
             if not set(kernel.scalars) <= set(program.scalars):
@@ -90,13 +90,9 @@ def _step_problems(where: str, step: Step, program: Program) -> Iterator[tuple[s
             for parameter, number in zip(kernel.parameters, step.buffers, strict=True):
                 slot = slots[number]
                 if parameter.dtype is not slot.dtype or not prove_le(parameter.size, slot.size):
-                    yield (
-                        where,
-                        (
-                            f"buffer {number} is {slot.dtype}[{format_expr(slot.size)}], parameter {parameter.name} wants "
-                            f"{parameter.dtype}[{format_expr(parameter.size)}]"
-                        ),
-                    )
+                    have = f"{slot.dtype}[{format_expr(slot.size)}]"
+                    want = f"{parameter.dtype}[{format_expr(parameter.size)}]"
+                    yield where, f"buffer {number} is {have}, parameter {parameter.name} wants {want}"
                 if parameter.access != "read" and step.buffers.count(number) > 1:
                     yield where, f"buffer {number} is written and given twice"
             if len({slots[number].device for number in step.buffers}) > 1:
