@@ -2,7 +2,7 @@
 
 *before*: stored nodes in an order in which they can be computed, each a kernel.
 *after*: groups of them in such an order; a node joins the latest group of its shape and device that comes after all
-that it needs.
+that it needs. What it needs element by element may be in that very group: the value is at hand there.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def group_kernels(stored: Sequence[Node]) -> list[list[Node]]:
     groups: list[list[Node]] = []
     place: dict[Node, int] = {}
     for node in stored:
-        needed = [place[other] for other in _needs(node, among)]
-        earliest = max(needed, default=-1) + 1
+        needed = _needs(node, among)
+        earliest = max([place[other] + (not aligned) for other, aligned in needed.items()], default=0)
         for number in range(len(groups) - 1, earliest - 1, -1):
             if len(groups[number]) < MOST_STORES and _share_loops(groups[number][0], node):
                 groups[number].append(node)
@@ -46,7 +46,26 @@ def _share_loops(a: Node, b: Node) -> bool:
     return both and a["axes"] == b["axes"] and a.inputs[0].shape == b.inputs[0].shape
 
 
-def _needs(node: Node, stored: set[Node]) -> list[Node]:
-    """The stored nodes that a stored node is computed from."""
+def _needs(node: Node, stored: set[Node]) -> dict[Node, bool]:
+    """The stored nodes that a stored node is computed from: True where it wants just the element of its own index."""
     reached = toposort([node], into=lambda other: other is node or other not in stored)
-    return [other for other in reached if other in stored and other is not node]
+    aligned = {node} if _elementwise(node) else set()
+    for part in reversed(reached):
+        if part in aligned and (part is node or part not in stored) and _elementwise(part):
+            aligned.update(part.inputs)
+    moved = {
+        source
+        for part in reached
+        if part is node or part not in stored
+        for source in part.inputs
+        if part not in aligned or not _elementwise(part)
+    }
+    return {
+        other: other in aligned and other not in moved
+        for other in reached
+        if other in stored and other is not node
+    }
+
+
+def _elementwise(node: Node) -> bool:
+    return node.op.elementwise or node.op.name in ("cast", "bitcast")
