@@ -227,6 +227,12 @@ def test_scans_of_every_kind(kind: str) -> None:
     check(graph.scan(filled(values), kind, 1))
 
 
+KINDS = [
+    "permute", "reshape", "pad", "shrink", "flip", "unary", "unary", "binary", "binary", "rows", "sum", "expand",
+    "window", "cat", "where", "scan", "gather",
+]  # fmt: skip
+
+
 def random_graph(rng: random.Random, arrays: list[np.ndarray]) -> list[Node]:
     """Random operations over random earlier results; the last few are the roots."""
     nodes = [filled(array) for array in arrays]
@@ -234,27 +240,7 @@ def random_graph(rng: random.Random, arrays: list[np.ndarray]) -> list[Node]:
         node = rng.choice(nodes)
         shape, rank = node.shape, len(node.shape)
         size = int(np.prod(shape))
-        kind = rng.choice(
-            [
-                "permute",
-                "reshape",
-                "pad",
-                "shrink",
-                "flip",
-                "unary",
-                "unary",
-                "binary",
-                "binary",
-                "rows",
-                "sum",
-                "expand",
-                "window",
-                "cat",
-                "where",
-                "scan",
-                "gather",
-            ]
-        )
+        kind = rng.choice(KINDS)
         if kind == "permute":
             nodes.append(graph.permute(node, rng.sample(range(rank), rank)))
         elif kind == "reshape":
