@@ -167,3 +167,10 @@ ERRORS = [
 def test_creation_with_a_wrong_argument_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_conversion_methods_have_pytorchs_names_and_dtypes() -> None:
+    from tg_frontend.methods import CASTS
+
+    for name in CASTS:
+        assert str(getattr(torch.ones(2), name)().dtype) == f"torch.{getattr(Tensor.ones(2), name)().dtype}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FunctionType, ModuleType
 
 from tg_frontend import (
@@ -63,7 +64,25 @@ STATIC = (creation, random, interchange)
 FAMILIES: tuple[ModuleType, ...] = (*INSTANCE, *STATIC)
 
 
+CASTS = {
+    "bool": "bool", "char": "int8", "short": "int16", "int": "int32", "long": "int64", "byte": "uint8",
+    "half": "float16", "bfloat16": "bfloat16", "float": "float32", "double": "float64",
+}  # fmt: skip
+"""PyTorch's methods that convert, and the dtype that each converts to."""
+
+
+def _cast(name: str) -> Callable[[Tensor], Tensor]:
+    def method(self: Tensor) -> Tensor:
+        return self.to(dtype=CASTS[name])
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"The values converted to {CASTS[name]}."
+    return method
+
+
 def _attach() -> None:
+    for name in CASTS:
+        setattr(Tensor, name, _cast(name))
     for family in FAMILIES:
         methods = family.__all__ if family in INSTANCE else getattr(family, "METHODS", ())
         for name in family.__all__:
@@ -75,8 +94,7 @@ def _attach() -> None:
         for name, getter in getattr(family, "PROPERTIES", {}).items():
             setattr(Tensor, name, property(getter, doc=getter.__doc__))
     for name in inplace.NAMES:
-        if hasattr(Tensor, name):
-            setattr(Tensor, f"{name}_", inplace.in_place(name))
+        setattr(Tensor, f"{name}_", inplace.in_place(name))
     for name, method in inplace.AUGMENTED.items():
         setattr(Tensor, name, inplace.in_place(method))
     Tensor.backward, Tensor.gradient = autograd.backward, autograd.gradient
