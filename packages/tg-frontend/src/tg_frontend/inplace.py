@@ -14,7 +14,7 @@ NAMES = (
     "arcsinh", "arctan", "arctan2", "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and",
     "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "celu",
     "clamp", "clamp_max", "clamp_min", "clip", "copysign", "cos", "cosh", "cumprod", "cumsum", "deg2rad",
-    "div", "divide", "elu", "eq", "erf", "erfc", "exp", "exp2", "expm1", "fill", "fill_diagonal", "floor",
+    "div", "divide", "elu", "eq", "erf", "erfc", "exp", "exp2", "expm1", "fill", "floor",
     "floor_divide", "fmod", "frac", "ge", "greater", "greater_equal", "gt", "hardsigmoid", "hardswish",
     "hardtanh", "hypot", "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "le",
     "leaky_relu", "lerp", "less", "less_equal", "log", "log10", "log1p", "log2", "logical_and",
