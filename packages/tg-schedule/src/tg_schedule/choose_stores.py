@@ -39,6 +39,9 @@ _FREE = frozenset({
 FEW_ROWS = 8
 """A reduction to fewer elements than this is a kernel of its own: inside another it would leave the machine idle."""
 
+MOST_PLACES = 4
+"""How many index functions a node is computed at within one kernel, at the most: they multiply along a chain."""
+
 Deps = tuple[frozenset[int], ...]
 
 
@@ -69,9 +72,9 @@ class _Walk:
         self.stored = stored
         self.extent: list[int] = []  # of each axis
         self.reductions: dict[Node, frozenset[int]] = {}  # the axes that each depends on
-        self.visits: dict[Node, set[frozenset[int]]] = {}  # the axes of each place that wants it
+        self.visits: dict[Node, dict[int, frozenset[int]]] = {}  # for each place that wants it, the axes there
         self.bad: set[Node] = set()
-        self.seen: set[tuple[Node, Deps]] = set()
+        self.places: dict[tuple[int, Node, int], int] = {}  # a way through movement from the store: one index function
 
     def axes(self, shape: Iterable[SymInt]) -> Deps:
         made = []
@@ -83,29 +86,29 @@ class _Walk:
     def points(self, axes: frozenset[int]) -> int:
         return prod(self.extent[axis] for axis in axes)
 
-    def visit(self, node: Node, deps: Deps, inside: frozenset[int] | None) -> None:
+    def visit(self, node: Node, deps: Deps, inside: frozenset[int] | None, place: int = 0) -> None:
         """`inside`: the axes that the reductions around depend on, None outside of any."""
-        if node in self.stored or node.op.name == "buffer" or (node, deps) in self.seen:
+        visits = self.visits.setdefault(node, {})
+        if node in self.stored or node.op.name == "buffer" or place in visits or node in self.bad:
             return
-        self.seen.add((node, deps))
-        need = frozenset().union(*deps)
+        need = visits[place] = frozenset().union(*deps)
+        if len(visits) > MOST_PLACES and node.op.name not in _FREE:
+            self.bad.add(node)
+            return
         if node.op.name == "reduce":
-            elements = prod(_high(size) for size in node.shape)
+            elements = _high_count(node)
             before = self.reductions.setdefault(node, need)
             alone = elements < FEW_ROWS and _high_count(node.inputs[0]) > 4096
-            if (
-                before != need
-                or self.points(need) > elements
-                or (inside is not None and not inside <= need)
-                or alone
-            ):
+            apart = inside is not None and not inside <= need
+            if before != need or self.points(need) > elements or apart or alone:
                 self.bad.add(node)
                 return
             inside = need if inside is None else inside
-        else:
-            self.visits.setdefault(node, set()).add(need)
-        for source, inner in self.sources(node, deps):
-            self.visit(source, inner, inside)
+        for position, (source, inner) in enumerate(self.sources(node, deps)):
+            through = place
+            if not (node.op.elementwise or node.op.name in ("cast", "bitcast")):
+                through = self.places.setdefault((place, node, position), len(self.places) + 1)
+            self.visit(source, inner, inside, through)
 
     def sources(self, node: Node, deps: Deps) -> list[tuple[Node, Deps]]:
         """Each input with what its dimensions depend on."""
@@ -188,8 +191,10 @@ def _too_costly(order: Sequence[Node], stored: set[Node]) -> set[Node]:
         for used in walk.reductions:
             kernels.setdefault(used, set()).add(node)
         for used, places in walk.visits.items():
+            if used in stored or used.op.name in ("buffer", "reduce"):
+                continue
             kernels.setdefault(used, set()).add(node)
-            times = sum(map(walk.points, places)) / max(1, _high_count(used))
+            times = sum(map(walk.points, places.values())) / max(1, _high_count(used))
             if times > 1 and within[used] * (times - 1) > STORE_COST:
                 bad.add(used)
     for used, users in kernels.items():
