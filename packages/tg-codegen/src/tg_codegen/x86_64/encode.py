@@ -125,12 +125,13 @@ class Template:
         self.immediate = next((i for i, place in enumerate(places) if place == "imm"), -1)
         self.immediate_bytes = encoding.immediate_bytes
         self.immediate_mask = (1 << 8 * self.immediate_bytes) - 1
-        operand = form.operands[self.memory]
-        self.force_sib = operand.force_sib
+        operand = form.operands[self.memory] if self.memory >= 0 else None
+        self.force_sib = operand is not None and operand.force_sib
+        gathers = operand is not None and bool(operand.vector_index)
         fields = []
         for i, place in enumerate(places):
             if place in ("reg", "rm", "vvvv", "opcode"):
-                name = "vsib" if operand.vector_index and layout == EVEX and i == self.memory else layout
+                name = "vsib" if gathers and layout == EVEX and i == self.memory else layout
                 fields.append((i, attrgetter(f"{name}_{place}")))
         self.fields = tuple(fields)
         modrm = encoding.fixed_modrm or 0
@@ -159,9 +160,9 @@ class Template:
             if "reg" not in places:
                 self.base |= 0x9000
             if "vvvv" not in places:
-                self.base |= 15 << 19 | (0 if operand.vector_index else 1 << 27)
+                self.base |= 15 << 19 | (0 if gathers else 1 << 27)
             self.size = 6
-            if self.memory >= 0:
+            if operand is not None:
                 broadcast = kinds[self.memory][0] == "b"
                 self.disp_unit = operand.broadcast_bytes if broadcast else encoding.disp_unit or operand.memory_bytes
                 self.base |= broadcast << 28

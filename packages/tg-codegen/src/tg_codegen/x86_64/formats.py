@@ -80,9 +80,11 @@ _WIDTHS = {"xmm": 128, "ymm": 256, "zmm": 512, "k": 64, "tmm": 8192}
 _ALSO = {"r8": ("al", "cl"), "r16": ("ax", "dx"), "r32": ("eax",), "r64": ("rax",)}
 _FIXED = ("al", "cl", "ax", "dx", "eax", "rax")
 _OPERAND = re.compile(r"([<>]*)([^{]+)((?:\{.*?\})*)")
-_RANGES = {  # immediate: lowest, highest, and from where up a number stands for a negative one
+_RANGES = {  # what an immediate takes; text shows u8, imm16 and imm32 without a sign
+    "u8": (-128, 255),
     "imm8": (-128, 255),
     "imm16": (-0x8000, 0xFFFF),
+    "imm16s": (-0x8000, 0xFFFF),
     "imm32": (-0x80000000, 0xFFFFFFFF),
     "imm64": (-(1 << 63), (1 << 64) - 1),
     "imm8s": (-128, 127),
