@@ -80,6 +80,8 @@ def random_instruction(choose: random.Random, form: Form, isa: Isa) -> Instructi
     rex = [r for r in registers if r in HIGH_BYTES]
     if rex and _uses_rex(operands, form):
         return None
+    if form.mnemonic == "xchg" and registers[0] is registers[-1] is REGISTERS["rax"]:
+        return None  # LLVM writes nop
     options: dict[str, object] = {}
     if form.masking and (form.masking == "k!" or choose.random() < 0.5):
         options["mask"] = choose.choice(k[1:])

@@ -21,7 +21,7 @@ _FILES: dict[str, tuple[Register, ...]] = {"xmm": xmm, "ymm": ymm, "zmm": zmm, "
 _FILES |= {f"r{width}": file for width, file in gpr.items()}
 _HIGH_BYTES = tuple(REGISTERS[name] for name in ("ah", "ch", "dh", "bh"))
 _SEGMENTS = {0x26: "es", 0x2E: "cs", 0x36: "ss", 0x3E: "ds", 0x64: "fs", 0x65: "gs"}
-_ROUNDING_NAMES = {value: name for name, value in ROUNDINGS.items()}
+_ROUNDING_NAMES = [*ROUNDINGS]
 _UNSIGNED = ("u8", "imm16", "imm32")
 _LONGEST = 15
 

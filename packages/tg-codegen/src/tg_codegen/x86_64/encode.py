@@ -32,8 +32,7 @@ TARGETS: dict[str, frozenset[str] | None] = {
     "x86_64:avx512": _AVX512,
     "x86_64:amx": _AMX,
 }
-ROUNDINGS = {"rn-sae": 0, "rd-sae": 1, "ru-sae": 2, "rz-sae": 3, "sae": -1}
-_PREFIX_BYTES = {"lock": b"\xf0", "rep": b"\xf3", "data16": b"\x66"}
+ROUNDINGS = {"rn-sae": 0, "rd-sae": 1, "ru-sae": 2, "rz-sae": 3, "sae": 0}
 _SEGMENT_BYTES = {"es": b"\x26", "cs": b"\x2e", "ss": b"\x36", "ds": b"\x3e", "fs": b"\x64", "gs": b"\x65"}
 _CLASS_KINDS: dict[type, str] = {int: "i", str: "l"}
 
@@ -116,7 +115,7 @@ class Template:
         "immediate_mask", "is4", "layout", "memory", "middle", "prefix", "shortens", "size",
     )  # fmt: skip
 
-    def __init__(self, form: Form, kinds: tuple[str, ...], places: tuple[str, ...]):
+    def __init__(self, form: Form, kinds: tuple[str, ...], places: tuple[str, ...], rounding: bool = False):
         encoding = form.encoding
         layout = encoding.layout
         self.form, self.layout, self.check = form, layout, None
@@ -140,7 +139,7 @@ class Template:
             if self.memory < 0:
                 modrm |= 0xC0
         self.disp_unit, self.shortens, self.prefix, self.middle = 1, False, b"", b""
-        w, length = encoding.w or 0, encoding.length or 0
+        w, length = encoding.w or 0, 0 if rounding else encoding.length or 0
         if layout == LEGACY:
             self._make_legacy(modrm, w)
         elif layout == VEX:
@@ -180,19 +179,19 @@ class Template:
         self.base = w << 3 | last << 8
         self.size = 2
 
-    def encode(self, operands: tuple[Any, ...], evex: int = 0, prefix: bytes = b"") -> bytes:
-        """The bytes; `evex` are more bits to set (masking, rounding), `prefix` legacy prefixes to put in front."""
+    def encode(self, operands: tuple[Any, ...], evex: int = 0, prefix: str = "") -> bytes:
+        """The bytes; `evex` are more bits to set (masking, rounding), `prefix` is "lock" or "rep"."""
         value = self.base | evex
         for i, contribution in self.fields:
             value |= contribution(operands[i])
-        size = self.size
+        size, segment = self.size, b""
         if self.memory >= 0:
             memory = operands[self.memory]
             tail, tail_size = memory.tail(self.disp_unit, self.force_sib)
             value |= tail << 8 * size
             size += tail_size
             if memory.segment:
-                prefix = _SEGMENT_BYTES[memory.segment] + prefix
+                segment = _SEGMENT_BYTES[memory.segment]
         if self.immediate_bytes:
             if self.is4 >= 0:
                 number = operands[self.is4].number << 4
@@ -202,15 +201,17 @@ class Template:
             value |= number << 8 * size
             size += self.immediate_bytes
         if self.layout is LEGACY:
-            return self._legacy_bytes(value, size, prefix)
+            return self._legacy_bytes(value, size, segment, prefix)
         if self.shortens and value & 0x6000 == 0x6000:
             value = 0xC5 | (value & 0x8000) | (value >> 16 & 0x7F) << 8 | value >> 24 << 16
             size -= 1
-        return prefix + value.to_bytes(size, "little") if prefix else value.to_bytes(size, "little")
+        return segment + value.to_bytes(size, "little")
 
-    def _legacy_bytes(self, value: int, size: int, prefix: bytes) -> bytes:
+    def _legacy_bytes(self, value: int, size: int, segment: bytes, prefix: str) -> bytes:
         rex = value & 0xFF
-        head = prefix + self.prefix
+        head = segment + self.prefix
+        if prefix:
+            head = head + b"\xf0" if prefix == "lock" else b"\xf3" + head
         if rex:
             if rex & 0x80:
                 if rex != 0x80:
@@ -321,13 +322,8 @@ class Isa:
                 if prefix and (prefix not in form.traits or prefix == "lock" and template.memory < 0):
                     raise AssemblerError(f"{mnemonic}: prefix: got {prefix}, which it does not take here")
                 if rounding:
-                    evex |= 1 << 28
-                    value = template.base
-                    # With SAE alone the length stays out of the way; with rounding its bits hold the mode.
-                    evex |= max(ROUNDINGS[rounding], 0) << 29
-                    template = _without_length(template)
-                    assert value
-                code = template.encode(operands, evex, _PREFIX_BYTES[prefix] if prefix else b"")
+                    evex |= 1 << 28 | ROUNDINGS[rounding] << 29
+                code = template.encode(operands, evex, prefix)
                 prefixes = (prefix,) if prefix else ()
                 return Instruction(form, operands, code, mask, zeroing, rounding, prefixes)
         raise self._refusal(mnemonic, operands, kinds)
@@ -365,7 +361,7 @@ class Isa:
         if len(sizes) > 1 and "m" in kinds:
             names = " or ".join(str(8 * size) for size in sorted(sizes))
             raise AssemblerError(f"{mnemonic}: memory: got no size, want {names} bits; give size_bytes, or `dword ptr`")
-        return tuple(template for form in found for template in _templates(form, kinds))
+        return tuple(template for form in found for template in _templates(form, kinds, bool(rounding)))
 
     def _refusal(
         self, mnemonic: str, operands: tuple[AnyOperand, ...], kinds: tuple[str, ...], wrong: str = ""
@@ -393,19 +389,6 @@ class Isa:
         return AssemblerError(f"{mnemonic}: operand {depth}: got {got}, want {' or '.join(wanted)}", depth)
 
 
-def _without_length(template: Template) -> Template:
-    made = _LENGTHLESS.get(template)
-    if made is None:
-        made = _LENGTHLESS[template] = object.__new__(Template)
-        for name in Template.__slots__:
-            setattr(made, name, getattr(template, name))
-        made.base &= ~(3 << 29)
-    return made
-
-
-_LENGTHLESS: dict[Template, Template] = {}
-
-
 @cache
 def _broadcasts(operand: Operand, length: int | None) -> frozenset[str]:
     bits = 8 * operand.broadcast_bytes
@@ -425,13 +408,13 @@ def _matches(form: Form, kinds: tuple[str, ...]) -> bool:
     return all(kind in _accepts(operand, form) for operand, kind in zip(form.operands, kinds, strict=True))
 
 
-def _templates(form: Form, kinds: tuple[str, ...]) -> list[Template]:
+def _templates(form: Form, kinds: tuple[str, ...], rounding: bool) -> list[Template]:
     """The template of a form, and before it what gets a shorter VEX prefix by exchanging registers.
 
     The two-byte VEX prefix has no bit for the register in ModRM.rm, so that one is best a low one.
     """
     places = tuple(operand.place for operand in form.operands)
-    plain = Template(form, kinds, places)
+    plain = Template(form, kinds, places, rounding)
     for i, operand in enumerate(form.operands):
         if operand.immediate:
             plain.check = _both(plain.check, _immediate_check(i, operand, form.width))
@@ -443,7 +426,7 @@ def _templates(form: Form, kinds: tuple[str, ...]) -> list[Template]:
         # Of the comparisons only eq, unord, neq, ord and their signalling kin are symmetric.
         symmetric = "compare" in form.traits
         exchanged.check = lambda o: (
-            o[2].number > 7 >= o[1].number and (not symmetric or 0 <= o[3] < 32 and o[3] & 7 in (0, 3, 4, 7))
+            o[2].number > 7 >= o[1].number and (not symmetric or o[3] & 7 in (0, 3, 4, 7))
         )
         return [exchanged, plain]
     if "swap" in form.traits:

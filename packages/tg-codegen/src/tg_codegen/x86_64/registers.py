@@ -178,7 +178,8 @@ class Memory:
         """The address in brackets: `[rax + 4*rcx - 8]`."""
         parts = [self.base.name] if self.base is not None else ["rip"] if self.label else []
         if self.index is not None:
-            parts.append(f"{self.scale}*{self.index.name}" if self.scale != 1 else self.index.name)
+            plain = self.scale == 1 and parts  # alone and unscaled it would read as a base
+            parts.append(self.index.name if plain else f"{self.scale}*{self.index.name}")
         if self.label:
             parts.append(self.label)
         text = " + ".join(parts)
