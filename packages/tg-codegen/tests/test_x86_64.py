@@ -83,7 +83,10 @@ def test_assemble_known_text_gives_known_bytes(text, code):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ISA.vaddps(zmm[0], zmm[1], RAX), "operand 2: got rax, want zmm or 512-bit memory or 32-bit broadcast"),
+        (
+            lambda: ISA.vaddps(zmm[0], zmm[1], RAX),
+            "operand 2: got rax, want zmm or 512-bit memory or 32-bit broadcast",
+        ),
         (lambda: ISA.vpshufd(zmm[0], zmm[1], 256), "operand 2: got 256, want -128..255"),
         (lambda: ISA.add(RAX, 1 << 40), "operand 1: got 1099511627776, want"),
         (lambda: ISA.vaddps(zmm[0], zmm[1]), "got 2 operands, want 3"),
@@ -97,7 +100,10 @@ def test_assemble_known_text_gives_known_bytes(text, code):
         (lambda: mem(RAX, RCX, 3), "scale: got 3, want 1, 2, 4 or 8"),
         (lambda: mem(EAX), "base: got eax"),
         (lambda: mem(RAX, disp=1 << 31), "displacement: got 2147483648"),
-        (lambda: isa("x86_64:avx2").vaddps(zmm[0], zmm[1], zmm[2]), "needs AVX512F, which x86_64:avx2 has not"),
+        (
+            lambda: isa("x86_64:avx2").vaddps(zmm[0], zmm[1], zmm[2]),
+            "needs AVX512F, which x86_64:avx2 has not",
+        ),
         (lambda: ISA.build("vaddpz"), "no such instruction on x86-64; did you mean"),
         (lambda: ISA.add(EAX, ECX, prefix="lock"), "prefix: got lock"),
         (lambda: isa("x86_64:sse"), "target: got 'x86_64:sse', want x86_64"),
@@ -125,7 +131,34 @@ def test_instruction_reads_and_writes_cover_flags_address_and_merge_mask():
     assert set(map(str, ISA.div(mem(RBX, size_bytes=8)).writes())) == {"rax", "rdx", "flags"}
     gathered = ISA.vgatherdps(zmm[0], mem(RAX, zmm[1]), mask=k[2])
     assert set(map(str, gathered.writes())) == {"zmm0", "k2"}
+    compared = ISA.vcmpps(k[1], zmm[2], zmm[3], 1, mask=k[4])
+    assert set(map(str, compared.reads())) == {"zmm2", "zmm3", "k4"}
+    blended = ISA.vblendmps(zmm[0], zmm[1], zmm[2], mask=k[1])
+    assert "zmm0" not in map(str, blended.reads())
     assert REGISTERS["ah"].unit == REGISTERS["rax"].unit
+
+
+def test_instruction_loads_and_stores_follow_the_roles_of_memory():
+    slot = mem(RAX, size_bytes=8)
+    seen = {
+        name: (i.loads, i.stores)
+        for name, i in {
+            "load": ISA.mov(RCX, slot),
+            "store": ISA.mov(slot, RCX),
+            "update": ISA.add(slot, RCX),
+            "compare": ISA.cmp(slot, RCX),
+            "address": ISA.lea(RCX, slot),
+            "registers": ISA.mov(RCX, RAX),
+        }.items()
+    }
+    assert seen == {
+        "load": (True, False),
+        "store": (False, True),
+        "update": (True, True),
+        "compare": (True, False),
+        "address": (False, False),
+        "registers": (False, False),
+    }
 
 
 def test_every_name_that_a_form_reads_or_writes_is_a_register_or_known():
@@ -148,7 +181,7 @@ def test_branch_growing_pushes_another_out_of_reach():
 
 
 def test_branch_beyond_the_only_reach_is_an_error():
-    with pytest.raises(AssemblerError, match="want -128..127"):
+    with pytest.raises(AssemblerError, match=r"want -128\.\.127"):
         assemble("jrcxz end\n.zero 200\nend:")
 
 
@@ -202,7 +235,7 @@ def test_decode_of_cut_instruction_or_unknown_bytes_names_the_offset():
     for size in range(len(whole)):
         with pytest.raises(DecodeError, match="offset 0x3"):
             decode(b"\x90\x90\x90" + whole[:size], 3)
-    with pytest.raises(DecodeError, match="offset 0x0: 06 .* is no instruction"):
+    with pytest.raises(DecodeError, match=r"offset 0x0: 06 .* is no instruction"):
         decode(b"\x06\x00\x00\x00")
 
 
@@ -237,6 +270,11 @@ def test_forms_carry_what_the_passes_need():
     for form in all_forms():
         assert form.latency and form.mnemonic
         writes = [operand for operand in form.operands if operand.writes]
-        assert writes or form.writes or not form.operands or form.latency in ("branch", "system", "prefetch", "tile", "move")
+        assert (
+            writes
+            or form.writes
+            or not form.operands
+            or form.latency in ("branch", "system", "prefetch", "tile", "move")
+        )
     add = forms("vfmadd231ps")[0]
     assert add.operands[0].reads and add.operands[0].writes and add.latency == "fma"

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from x86_64_cases import random_instruction
@@ -27,9 +28,10 @@ FEATURES = (
     "avx512f avx512bw avx512dq avx512vl avx512cd avx512fp16 avx512vnni avxvnni avx512bf16 avx512vbmi avx512vbmi2 "
     "avx512ifma avx512vpopcntdq avx512bitalg vpclmulqdq amx-tile amx-int8 amx-bf16 amx-fp16 amx-complex bmi bmi2 lzcnt "
     "popcnt f16c fma crc32 adx movbe cx16 clflushopt clwb cldemote rdrnd rdseed rdpid serialize"
-).split()
-COMMAND = [LLVM_MC, "-triple=x86_64", "-output-asm-variant=1", "-mattr=" + ",".join(f"+{f}" for f in FEATURES)]
+)
+COMMAND = [LLVM_MC, "-triple=x86_64", "-output-asm-variant=1", "-mattr=+" + FEATURES.replace(" ", ",+")]
 CASES_PER_FORM = 10
+KERNELS = Path(__file__).with_name("x86_64_kernels.c")
 
 
 def run_llvm_mc(text: str, *options: str) -> str:
@@ -69,9 +71,14 @@ def is_relative(instruction: Instruction) -> bool:
 def test_every_form_with_random_operands_has_the_bytes_of_llvm_mc(cases):
     lines = [case for case in cases if not is_relative(case)]  # to LLVM a bare number is no branch target
     output = run_llvm_mc("\n".join(map(str, lines)), "-x86-asm-syntax=intel", "-show-encoding")
-    theirs = [bytes.fromhex(e.replace("0x", "").replace(",", "")) for e in re.findall(r"# encoding: \[(.*?)\]", output)]
+    theirs = [
+        bytes.fromhex(e.replace("0x", "").replace(",", ""))
+        for e in re.findall(r"# encoding: \[(.*?)\]", output)
+    ]
     assert len(theirs) == len(lines) > 25_000
-    wrong = [f"{c} : {c.code.hex()}, LLVM {t.hex()}" for c, t in zip(lines, theirs, strict=True) if c.code != t]
+    wrong = [
+        f"{c} : {c.code.hex()}, LLVM {t.hex()}" for c, t in zip(lines, theirs, strict=True) if c.code != t
+    ]
     assert not wrong, f"{len(wrong)} of {len(lines)}: " + "\n".join(wrong[:20])
 
 
@@ -94,7 +101,9 @@ def expected_text(instruction: Instruction) -> str:
 @needs_llvm_mc
 def test_every_form_disassembles_to_the_text_of_llvm_mc(cases):
     # LLVM loses the lock of an instruction with a segment override
-    locked = [c for c in cases if not (c.prefixes and any(isinstance(o, Memory) and o.segment for o in c.operands))]
+    locked = [
+        c for c in cases if not (c.prefixes and any(isinstance(o, Memory) and o.segment for o in c.operands))
+    ]
     hexadecimal = "\n".join(" ".join(f"0x{byte:02x}" for byte in case.code) for case in locked)
     output = run_llvm_mc(hexadecimal, "--disassemble")
     output = re.sub(r"\t(lock|rep)\n", r"\t\1 ", output)
@@ -125,14 +134,24 @@ def test_program_with_labels_and_data_has_the_bytes_of_llvm_mc(tmp_path):
     choose = random.Random(seed)
     for _ in range(5):
         lines = [f"{choose.choice(['jmp', 'jne', 'call', 'jb'])} L{choose.randrange(40)}" for _ in range(200)]
-        lines += ["lea rax, [rip + L3]", "vaddps zmm3, zmm17, zmmword ptr [rip + L5]", "mov dword ptr [rip + L9 + 4], 77"]
+        lines += [
+            "lea rax, [rip + L3]",
+            "vaddps zmm3, zmm17, zmmword ptr [rip + L5]",
+            "mov dword ptr [rip + L9 + 4], 77",
+        ]
         lines += [f".zero {choose.randrange(60)}" for _ in range(100)]
         choose.shuffle(lines)
         for i in range(40):
             lines.insert(choose.randrange(len(lines)), f"L{i}:")
         text = "\n".join(lines) + "\n.byte 1, 2, -1\n.long 0xffffffff\n.quad -2\n"
         (tmp_path / "a.s").write_text(text)
-        options = ["-x86-asm-syntax=intel", "-filetype=obj", str(tmp_path / "a.s"), "-o", str(tmp_path / "a.o")]
+        options = [
+            "-x86-asm-syntax=intel",
+            "-filetype=obj",
+            str(tmp_path / "a.s"),
+            "-o",
+            str(tmp_path / "a.o"),
+        ]
         subprocess.run([*COMMAND, *options], check=True)
         assert assemble(text).code == text_section(tmp_path / "a.o")
 
@@ -143,49 +162,19 @@ def text_section(path) -> bytes:
     return raw.read_bytes()
 
 
-KERNELS = r"""
-#include <stdint.h>
-#include <stddef.h>
-#include <math.h>
-#include <stdatomic.h>
-void saxpy(float *restrict y, const float *restrict x, float a, size_t n) { for (size_t i = 0; i < n; i++) y[i] += a * x[i]; }
-double dot(const double *a, const double *b, size_t n) { double s = 0; for (size_t i = 0; i < n; i++) s += a[i] * b[i]; return s; }
-void matmul(float *restrict c, const float *restrict a, const float *restrict b, int n) {
-  for (int i = 0; i < n; i++) for (int k = 0; k < n; k++) for (int j = 0; j < n; j++) c[i*n+j] += a[i*n+k] * b[k*n+j]; }
-void relu(float *x, int n) { for (int i = 0; i < n; i++) x[i] = x[i] > 0 ? x[i] : 0; }
-int32_t argmax(const float *x, int n) { int b = 0; for (int i = 1; i < n; i++) if (x[i] > x[b]) b = i; return b; }
-void gather(float *restrict y, const float *restrict x, const int *restrict idx, int n) { for (int i = 0; i < n; i++) y[i] = x[idx[i]]; }
-void scatter(float *restrict y, const float *restrict x, const int *restrict idx, int n) { for (int i = 0; i < n; i++) y[idx[i]] = x[i]; }
-uint64_t hash(const uint8_t *p, size_t n) { uint64_t h = 1469598103934665603ull; for (size_t i = 0; i < n; i++) { h ^= p[i]; h *= 1099511628211ull; h = h << 13 | h >> 51; } return h; }
-void convert(int8_t *restrict o, const float *restrict x, int n) { for (int i = 0; i < n; i++) o[i] = (int8_t)x[i]; }
-void widen(float *restrict o, const uint8_t *restrict x, int n) { for (int i = 0; i < n; i++) o[i] = x[i] * 0.5f; }
-void f16(_Float16 *restrict o, const float *restrict x, int n) { for (int i = 0; i < n; i++) o[i] = (_Float16)x[i] * (_Float16)2; }
-void halves(_Float16 *restrict o, const _Float16 *restrict x, int n) { for (int i = 0; i < n; i++) o[i] = o[i] * x[i] + (_Float16)1; }
-int i8dot(const int8_t *a, const uint8_t *b, int n) { int s = 0; for (int i = 0; i < n; i++) s += a[i] * b[i]; return s; }
-int64_t divide(int64_t a, int64_t b) { return a / b + a % 10; }
-unsigned udiv(unsigned a) { return a / 7 + a % 13; }
-int popcounts(const uint64_t *x, int n) { int s = 0; for (int i = 0; i < n; i++) s += __builtin_popcountll(x[i]) + __builtin_ctzll(x[i]) + __builtin_clzll(x[i] | 1); return s; }
-void counter(_Atomic long *p) { atomic_fetch_add(p, 1); long e = 3; atomic_compare_exchange_strong(p, &e, 4); atomic_exchange(p, 9); atomic_fetch_or(p, 8); }
-int sw(int x) { switch (x) { case 0: return 5; case 1: return 77; case 2: return -3; case 3: return 9; case 4: return 1000; case 5: return 42; default: return 0; } }
-void softmax(float *x, int n) { float m = x[0]; for (int i = 1; i < n; i++) m = fmaxf(m, x[i]); float s = 0; for (int i = 0; i < n; i++) { x[i] = x[i] - m; s += x[i]; } for (int i = 0; i < n; i++) x[i] /= s; }
-void sort(int *x, int n) { for (int i = 1; i < n; i++) { int v = x[i], j = i; while (j > 0 && x[j-1] > v) { x[j] = x[j-1]; j--; } x[j] = v; } }
-void copy(char *restrict d, const char *restrict s, size_t n) { for (size_t i = 0; i < n; i++) d[i] = s[i]; }
-void strided(float *restrict y, const float *restrict x, int n) { for (int i = 0; i < n; i++) y[i] = x[3*i] + x[3*i+1] * x[3*i+2]; }
-float horner(float x) { return 1 + x * (0.5f + x * (0.25f + sqrtf(fabsf(x)) * floorf(x))); }
-uint32_t philox(uint32_t c, uint32_t k) { for (int i = 0; i < 10; i++) { uint64_t p = (uint64_t)c * 0xD2511F53u; c = (uint32_t)(p >> 32) ^ k; k += 0x9E3779B9u; } return c; }
-__int128 wide(__int128 a, __int128 b) { return a * b + (a >> 5); }
-int cmp(const double *x, int n) { int s = 0; for (int i = 0; i < n; i++) s += x[i] < 1.5 || x[i] != x[i]; return s; }
-void transpose(float *restrict y, const float *restrict x) { for (int i = 0; i < 16; i++) for (int j = 0; j < 16; j++) y[j*16+i] = x[i*16+j]; }
-void fill(int *x, int n, int v) { for (int i = 0; i < n; i++) x[i] = v + i; }
-void many(double *x, double a, double b, double c, double d, int n) { for (int i = 0; i < n; i++) x[i] = (x[i] * a + b) / (c - x[i]) > d ? (double)(long)x[i] : (double)(unsigned long)x[i]; }
-"""
-
-
 @needs_clang
-@pytest.mark.parametrize("flags", ["-O3", "-O3 -mprefer-vector-width=512 -ffast-math -funroll-loops", "-Os", "-O0"])
+@pytest.mark.parametrize(
+    "flags", ["-O3", "-O3 -mprefer-vector-width=512 -ffast-math -funroll-loops", "-Os", "-O0"]
+)
 def test_kernels_compiled_by_clang_decode_and_assemble_to_the_same_bytes(flags, tmp_path):
-    (tmp_path / "k.c").write_text(KERNELS)
-    options = [*flags.split(), "-march=sapphirerapids", "-c", str(tmp_path / "k.c"), "-o", str(tmp_path / "k.o")]
+    options = [
+        *flags.split(),
+        "-march=sapphirerapids",
+        "-c",
+        str(KERNELS),
+        "-o",
+        str(tmp_path / "k.o"),
+    ]
     subprocess.run([CLANG, *options], check=True)
     code = text_section(tmp_path / "k.o")
     decoded = list(decode_all(code))
@@ -193,6 +182,10 @@ def test_kernels_compiled_by_clang_decode_and_assemble_to_the_same_bytes(flags, 
     assert not unknown and len(decoded) > 500
     lines = disassemble(code)
     # Left as data: branches whose distance a relocation fills in, and nops of a longer form.
-    data = [line for line in lines if line.startswith(".byte") and not re.search(r"# (j\w+|call) \S+$|# (data16 )*nop ", line)]
+    data = [
+        line
+        for line in lines
+        if line.startswith(".byte") and not re.search(r"# (j\w+|call) \S+$|# (data16 )*nop ", line)
+    ]
     assert not data
     assert assemble("\n".join(lines)).code == code

@@ -52,7 +52,9 @@ def random_memory(choose: random.Random, operand: Operand, form: Form, broadcast
 
 def random_immediate(choose: random.Random, operand: Operand) -> int:
     _, low, high = operand.immediate
-    return choose.choice([low, high, 0, 1, choose.randint(low, high), choose.randint(max(low, -128), min(high, 127))])
+    return choose.choice(
+        [low, high, 0, 1, choose.randint(low, high), choose.randint(max(low, -128), min(high, 127))]
+    )
 
 
 def random_instruction(choose: random.Random, form: Form, isa: Isa) -> Instruction | None:
@@ -102,5 +104,14 @@ def random_instruction(choose: random.Random, form: Form, isa: Isa) -> Instructi
 def _uses_rex(operands: list[object], form: Form) -> bool:
     if form.width == 64 or form.encoding.w:
         return True
-    registers = [r for o in operands for r in (o.registers() if isinstance(o, Memory) else [o]) if isinstance(r, Register)]
-    return any(r.number > 7 or r.name in ("spl", "bpl", "sil", "dil") or r.width == 64 for r in registers if r not in HIGH_BYTES)
+    registers = [
+        r
+        for o in operands
+        for r in (o.registers() if isinstance(o, Memory) else [o])
+        if isinstance(r, Register)
+    ]
+    return any(
+        r.number > 7 or r.name in ("spl", "bpl", "sil", "dil") or r.width == 64
+        for r in registers
+        if r not in HIGH_BYTES
+    )

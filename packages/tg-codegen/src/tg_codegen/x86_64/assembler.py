@@ -131,7 +131,9 @@ class Program:
                 reach = 1 << 8 * item.sizes[item.chosen][1] - 1
                 if not -reach <= distance < reach:
                     if item.chosen + 1 == len(item.sizes):
-                        raise AssemblerError(f"label {item.label}: {distance} bytes away, want {-reach}..{reach - 1}")
+                        raise AssemblerError(
+                            f"label {item.label}: {distance} bytes away, want {-reach}..{reach - 1}"
+                        )
                     item.chosen += 1
                     grown = True
         return grown
@@ -165,7 +167,10 @@ def assemble(text: str, instructions: Isa | None = None) -> Assembly:
     program = Program()
     for number, line in enumerate(text.split("\n"), 1):
         statement = line.partition("#")[0].strip()
-        while ":" in statement and (name := statement.partition(":")[0]).replace(".", "").replace("_", "").isalnum():
+        while (
+            ":" in statement
+            and (name := statement.partition(":")[0]).replace(".", "").replace("_", "").isalnum()
+        ):
             if " " in name or "[" in statement.partition(":")[0]:
                 break
             try:
@@ -208,4 +213,6 @@ def _directive(statement: str, program: Program) -> None:
     elif name in (".zero", ".skip", ".space"):
         program.data(bytes(numbers[0]))
     else:
-        raise AssemblerError(f"{name}: no such directive, want {', '.join(_DATA_BYTES)}, .align, .p2align or .zero")
+        raise AssemblerError(
+            f"{name}: no such directive, want {', '.join(_DATA_BYTES)}, .align, .p2align or .zero"
+        )

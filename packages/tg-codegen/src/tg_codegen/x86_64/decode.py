@@ -13,14 +13,14 @@ from tg_codegen.errors import DecodeError
 from tg_codegen.x86_64.encode import ROUNDINGS, Instruction
 from tg_codegen.x86_64.formats import EVEX, LEGACY, VEX, Operand
 from tg_codegen.x86_64.opcodes import Form, forms_at
-from tg_codegen.x86_64.registers import REGISTERS, Memory, Register, gpr, k, rip, tmm, xmm, ymm, zmm
+from tg_codegen.x86_64.registers import REGISTERS, SEGMENTS, Memory, Register, gpr, k, rip, tmm, xmm, ymm, zmm
 
 __all__ = ["decode"]
 
 _FILES: dict[str, tuple[Register, ...]] = {"xmm": xmm, "ymm": ymm, "zmm": zmm, "k": k, "tmm": tmm}
 _FILES |= {f"r{width}": file for width, file in gpr.items()}
 _HIGH_BYTES = tuple(REGISTERS[name] for name in ("ah", "ch", "dh", "bh"))
-_SEGMENTS = {0x26: "es", 0x2E: "cs", 0x36: "ss", 0x3E: "ds", 0x64: "fs", 0x65: "gs"}
+_SEGMENTS = {byte[0]: name for name, byte in SEGMENTS.items()}
 _ROUNDING_NAMES = [*ROUNDINGS]
 _UNSIGNED = ("u8", "imm16", "imm32")
 _LONGEST = 15
@@ -55,7 +55,9 @@ def decode(data: bytes, offset: int = 0) -> Instruction:
         found = f"{window.hex(' ')} is cut short" if window else "no bytes are left"
         raise DecodeError(found, offset) from None
     except _Mismatch:
-        raise DecodeError(f"{window[:8].hex(' ')} is no instruction of x86-64 that the tables know", offset) from None
+        raise DecodeError(
+            f"{window[:8].hex(' ')} is no instruction of x86-64 that the tables know", offset
+        ) from None
 
 
 def _decode(data: bytes) -> Instruction:
@@ -88,7 +90,12 @@ def _decode(data: bytes) -> Instruction:
         return _decode_vex(data, at + 1, byte == 0xC5, fields)
     if byte & 0xF0 == 0x40:
         fields.rex = True
-        fields.w, fields.r, fields.x, fields.b = byte >> 3 & 1, (byte & 4) << 1, (byte & 2) << 2, (byte & 1) << 3
+        fields.w, fields.r, fields.x, fields.b = (
+            byte >> 3 & 1,
+            (byte & 4) << 1,
+            (byte & 2) << 2,
+            (byte & 1) << 3,
+        )
         at += 1
         byte = data[at]
     map_ = 0
@@ -195,7 +202,11 @@ def _match(form: Form, data: bytes, at: int, opcode: int, fields: _Fields) -> In
             if memory is not None:
                 operands.append(memory)
                 continue
-            extra = (fields.x << 1 if operand.register in ("xmm", "ymm", "zmm") else 0) if encoding.layout == EVEX else 0
+            extra = (
+                (fields.x << 1 if operand.register in ("xmm", "ymm", "zmm") else 0)
+                if encoding.layout == EVEX
+                else 0
+            )
             operands.append(_register(operand, (modrm & 7) + fields.b + extra, fields))
             used_b = True
         elif place == "reg":
@@ -225,9 +236,11 @@ def _match(form: Form, data: bytes, at: int, opcode: int, fields: _Fields) -> In
         else:
             operands.append(1)
     at += encoding.immediate_bytes
-    if fields.vvvv and not used_vvvv or fields.x4 and not used_vvvv and (memory is None or memory.index is None):
+    if (fields.vvvv and not used_vvvv) or (
+        fields.x4 and not used_vvvv and (memory is None or memory.index is None)
+    ):
         raise _Mismatch
-    if not used_r and fields.r or not in_memory and (fields.b and not used_b):
+    if (not used_r and fields.r) or (not in_memory and (fields.b and not used_b)):
         raise _Mismatch
     if fields.x and not in_memory and encoding.layout != EVEX:
         raise _Mismatch
@@ -276,9 +289,9 @@ def _decorations(form: Form, in_memory: bool, fields: _Fields) -> tuple[Register
     if form.encoding.layout != EVEX:
         return None, False, ""
     mask = k[fields.mask] if fields.mask else None
-    if mask is not None and not form.masking or mask is None and (fields.zeroing or form.masking == "k!"):
+    if (mask is not None and not form.masking) or (mask is None and (fields.zeroing or form.masking == "k!")):
         raise _Mismatch
-    if fields.zeroing and (form.masking != "kz" or in_memory and form.rm == 0):
+    if fields.zeroing and (form.masking != "kz" or (in_memory and form.rm == 0)):
         raise _Mismatch
     rounding = ""
     if fields.broadcast and not in_memory:

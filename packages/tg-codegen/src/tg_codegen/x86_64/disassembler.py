@@ -54,7 +54,11 @@ def disassemble(code: bytes, instructions: Isa | None = None) -> list[str]:
 
 
 def _branch_target(offset: int, instruction: Instruction | None) -> int:
-    if instruction is None or not instruction.form.operands or not instruction.form.operands[0].text.startswith("rel"):
+    if (
+        instruction is None
+        or not instruction.form.operands
+        or not instruction.form.operands[0].text.startswith("rel")
+    ):
         return -1
     return offset + instruction.size_bytes + instruction.operands[0]
 

@@ -7,7 +7,6 @@ what its operands contribute (registers.py), and `int.to_bytes`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
@@ -16,16 +15,19 @@ from typing import Any
 from tg_codegen.errors import AssemblerError
 from tg_codegen.x86_64.formats import EVEX, LEGACY, VEX, Operand
 from tg_codegen.x86_64.opcodes import Form, forms, mnemonics
-from tg_codegen.x86_64.registers import REGISTERS, Memory, Register
+from tg_codegen.x86_64.registers import REGISTERS, SEGMENTS, Memory, Register
 
 __all__ = ["TARGETS", "Instruction", "Isa", "isa"]
 
-_AVX2 = frozenset("AVX AVX2 FMA F16C BMI BMI2 LZCNT POPCNT CX16 RDRAND CRC32 CLFLUSHOPT".split())
-_AVX512 = _AVX2 | frozenset(
-    "AVX512F AVX512BW AVX512DQ AVX512VL AVX512CD AVX512VNNI AVX512BF16 AVX512FP16 AVX512VBMI AVX512VBMI2 AVX512IFMA "
-    "AVX512VPOPCNTDQ AVX512BITALG AVX-VNNI VPCLMULQDQ CLWB CLDEMOTE SERIALIZE".split()
-)
-_AMX = _AVX512 | frozenset("AMX-TILE AMX-INT8 AMX-BF16".split())
+_LEVELS = {
+    "avx2": "AVX AVX2 FMA F16C BMI BMI2 LZCNT POPCNT CX16 RDRAND CRC32 CLFLUSHOPT",
+    "avx512": "AVX512F AVX512BW AVX512DQ AVX512VL AVX512CD AVX512VNNI AVX512BF16 AVX512FP16 AVX512VBMI AVX512VBMI2 "
+    "AVX512IFMA AVX512VPOPCNTDQ AVX512BITALG AVX-VNNI VPCLMULQDQ CLWB CLDEMOTE SERIALIZE",
+    "amx": "AMX-TILE AMX-INT8 AMX-BF16",
+}
+_AVX2 = frozenset(_LEVELS["avx2"].split())
+_AVX512 = _AVX2.union(_LEVELS["avx512"].split())
+_AMX = _AVX512.union(_LEVELS["amx"].split())
 TARGETS: dict[str, frozenset[str] | None] = {
     "x86_64": None,  # everything that the tables know
     "x86_64:avx2": _AVX2,
@@ -33,7 +35,6 @@ TARGETS: dict[str, frozenset[str] | None] = {
     "x86_64:amx": _AMX,
 }
 ROUNDINGS = {"rn-sae": 0, "rd-sae": 1, "ru-sae": 2, "rz-sae": 3, "sae": 0}
-_SEGMENT_BYTES = {"es": b"\x26", "cs": b"\x2e", "ss": b"\x36", "ds": b"\x3e", "fs": b"\x64", "gs": b"\x65"}
 _CLASS_KINDS: dict[type, str] = {int: "i", str: "l"}
 
 AnyOperand = Register | Memory | int | str
@@ -69,21 +70,38 @@ class Instruction:
 
     def reads(self) -> list[Register | str]:
         """What it reads: registers of operands and addresses, its mask, and implicit names such as "flags"."""
-        read: list[Register | str] = [REGISTERS.get(name, name) for name in self.form.reads]
-        for operand, value in zip(self.form.operands, self.operands, strict=True):
+        form = self.form
+        merges = form.merges and self.mask is not None and not self.zeroing
+        read: list[Register | str] = [REGISTERS.get(name, name) for name in form.reads]
+        for operand, value in zip(form.operands, self.operands, strict=True):
             if isinstance(value, Memory):
                 read += value.registers()
-            elif isinstance(value, Register) and (operand.reads or operand.masking and self.mask and not self.zeroing):
+            elif isinstance(value, Register) and (operand.reads or (merges and operand.masking)):
                 read.append(value)
         return [*read, self.mask] if self.mask else read
 
     def writes(self) -> list[Register | str]:
-        """What it writes; an access to memory shows in `form.operands`."""
+        """The registers that it writes, and implicit names such as "flags"."""
         written: list[Register | str] = [REGISTERS.get(name, name) for name in self.form.writes]
         for operand, value in zip(self.form.operands, self.operands, strict=True):
             if operand.writes and isinstance(value, Register):
                 written.append(value)
         return [*written, self.mask] if self.mask and self.form.masking == "k!" else written
+
+    @property
+    def loads(self) -> bool:
+        """Whether it reads the memory that an operand names; the stack and strings are not operands."""
+        return self._accesses("reads")
+
+    @property
+    def stores(self) -> bool:
+        """Whether it writes the memory that an operand names."""
+        return self._accesses("writes")
+
+    def _accesses(self, role: str) -> bool:
+        operands = zip(self.form.operands, self.operands, strict=True)
+        touched = any(isinstance(value, Memory) and getattr(operand, role) for operand, value in operands)
+        return touched and "address" not in self.form.traits
 
     def __str__(self) -> str:
         from tg_codegen.x86_64.text import instruction_text  # the printer is not needed to compile
@@ -143,7 +161,12 @@ class Template:
         if layout == LEGACY:
             self._make_legacy(modrm, w)
         elif layout == VEX:
-            self.base = 0xC4 | encoding.map << 8 | (w << 7 | length << 2 | encoding.prefix) << 16 | encoding.opcode << 24
+            self.base = (
+                0xC4
+                | encoding.map << 8
+                | (w << 7 | length << 2 | encoding.prefix) << 16
+                | encoding.opcode << 24
+            )
             self.base |= modrm << 32
             if "reg" not in places:
                 self.base |= 0x8000
@@ -163,7 +186,9 @@ class Template:
             self.size = 6
             if operand is not None:
                 broadcast = kinds[self.memory][0] == "b"
-                self.disp_unit = operand.broadcast_bytes if broadcast else encoding.disp_unit or operand.memory_bytes
+                self.disp_unit = (
+                    operand.broadcast_bytes if broadcast else encoding.disp_unit or operand.memory_bytes
+                )
                 self.base |= broadcast << 28
         if self.memory >= 0:
             self.size -= 1  # the tail of the address brings ModRM
@@ -191,7 +216,7 @@ class Template:
             value |= tail << 8 * size
             size += tail_size
             if memory.segment:
-                segment = _SEGMENT_BYTES[memory.segment]
+                segment = SEGMENTS[memory.segment]
         if self.immediate_bytes:
             if self.is4 >= 0:
                 number = operands[self.is4].number << 4
@@ -215,7 +240,9 @@ class Template:
         if rex:
             if rex & 0x80:
                 if rex != 0x80:
-                    raise AssemblerError(f"{self.form.mnemonic}: ah, bh, ch and dh cannot stand beside a register that needs REX")
+                    raise AssemblerError(
+                        f"{self.form.mnemonic}: ah, bh, ch and dh cannot stand beside a register that needs REX"
+                    )
             else:
                 head += bytes((rex | 0x40,))
         return head + self.middle + (value >> 8).to_bytes(size - 1, "little")
@@ -319,7 +346,7 @@ class Isa:
         for template in found:
             if template.check is None or template.check(operands):
                 form = template.form
-                if prefix and (prefix not in form.traits or prefix == "lock" and template.memory < 0):
+                if prefix and (prefix not in form.traits or (prefix == "lock" and template.memory < 0)):
                     raise AssemblerError(f"{mnemonic}: prefix: got {prefix}, which it does not take here")
                 if rounding:
                     evex |= 1 << 28 | ROUNDINGS[rounding] << 29
@@ -340,11 +367,11 @@ class Isa:
         found = []
         for form in matching:
             memory_destination = kinds[0][0] in "mv" if kinds else False
-            if mask and not form.masking or not mask and form.masking == "k!":
+            if (mask and not form.masking) or (not mask and form.masking == "k!"):
                 wrong = "a mask: got " + ("one, want none" if mask else "none, want k1..k7")
             elif zeroing and (form.masking != "kz" or memory_destination):
                 wrong = "zeroing, which it does not take here"
-            elif rounding and (form.rounding != rounding or form.rm >= 0 and kinds[form.rm][0] in "mb"):
+            elif rounding and (form.rounding != rounding or (form.rm >= 0 and kinds[form.rm][0] in "mb")):
                 wrong = f"rounding, which is of 512-bit or scalar registers: {form!r} takes {form.rounding or 'none'}"
             elif encoding and form.encoding.layout != encoding:
                 wrong = f"encoding: got {encoding}, want {form.encoding.layout}"
@@ -360,7 +387,9 @@ class Isa:
         sizes = {o.memory_bytes for form in found for o in form.operands if o.memory_bytes}
         if len(sizes) > 1 and "m" in kinds:
             names = " or ".join(str(8 * size) for size in sorted(sizes))
-            raise AssemblerError(f"{mnemonic}: memory: got no size, want {names} bits; give size_bytes, or `dword ptr`")
+            raise AssemblerError(
+                f"{mnemonic}: memory: got no size, want {names} bits; give size_bytes, or `dword ptr`"
+            )
         return tuple(template for form in found for template in _templates(form, kinds, bool(rounding)))
 
     def _refusal(
@@ -377,7 +406,9 @@ class Isa:
         depth, wanted = -1, {}
         for form in sized:
             for i, (operand, kind) in enumerate(zip(form.operands, kinds, strict=True)):
-                if kind not in _accepts(operand, form) or operand.immediate and not _fits(operand, operands[i], form.width):
+                if kind not in _accepts(operand, form) or (
+                    operand.immediate and not _fits(operand, operands[i], form.width)
+                ):
                     break
             else:
                 continue
@@ -390,7 +421,7 @@ class Isa:
 
 
 @cache
-def _broadcasts(operand: Operand, length: int | None) -> frozenset[str]:
+def _broadcasts(operand: Operand) -> frozenset[str]:
     bits = 8 * operand.broadcast_bytes
     count = operand.memory_bytes // operand.broadcast_bytes
     return frozenset({"b", f"b{bits}", f"bx{count}", f"b{bits}x{count}"})
@@ -398,7 +429,7 @@ def _broadcasts(operand: Operand, length: int | None) -> frozenset[str]:
 
 def _accepts(operand: Operand, form: Form) -> frozenset[str]:
     if operand.broadcast_bytes:
-        return operand.accepts | _broadcasts(operand, form.encoding.length)
+        return operand.accepts | _broadcasts(operand)
     return operand.accepts - {"eax"} if "not_eax" in form.traits and operand.place else operand.accepts
 
 
@@ -435,6 +466,8 @@ def _templates(form: Form, kinds: tuple[str, ...], rounding: bool) -> list[Templ
 
 
 def _unknown(mnemonic: str) -> str:
+    import difflib  # only for the error
+
     close = difflib.get_close_matches(mnemonic, mnemonics(), 2)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"{mnemonic}: no such instruction on x86-64{hint}"

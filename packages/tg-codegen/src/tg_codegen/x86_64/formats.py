@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from tg_codegen.x86_64.registers import IMPLIED, REGISTERS
+
 __all__ = ["EVEX", "LEGACY", "VEX", "Encoding", "Operand", "place_operands"]
 
 LEGACY, VEX, EVEX = "legacy", "vex", "evex"
@@ -77,8 +79,7 @@ class Encoding:
 
 
 _WIDTHS = {"xmm": 128, "ymm": 256, "zmm": 512, "k": 64, "tmm": 8192}
-_ALSO = {"r8": ("al", "cl"), "r16": ("ax", "dx"), "r32": ("eax",), "r64": ("rax",)}
-_FIXED = ("al", "cl", "ax", "dx", "eax", "rax")
+_ALSO = {"r8": ("al", "cl"), "r16": ("ax",), "r32": ("eax",), "r64": ("rax",)}
 _OPERAND = re.compile(r"([<>]*)([^{]+)((?:\{.*?\})*)")
 _RANGES = {  # what an immediate takes; text shows u8, imm16 and imm32 without a sign
     "u8": (-128, 255),
@@ -98,6 +99,7 @@ _MEMORY_NAMES = ("m", "m8", "m16", "m32", "m64", "m128", "m256", "m512")
 class Operand:
     """One operand of a form: what it accepts, where its bits go, and whether it is read and written.
 
+    `accepts` holds the kinds of registers.py, "i" for a number and "l" for a label.
     `register` is the kind of register (r32, zmm, k, tmm, eax) or "", `width` its bits. `memory_bytes` is None when
     memory is not accepted and 0 when the size has no name. `broadcast_bytes` is the repeated element's size.
     `vector_index` is x, y or z for gathers. `immediate` gives name and inclusive range. `masking` is "", "k", "kz"
@@ -129,8 +131,8 @@ class Operand:
                 low, high = _RANGES.get(part, (1, 1))
                 self.immediate, self.place = (part, low, high), "imm" if part != "1" else ""
                 accepts += ["i", "l"] if part.startswith("rel") else ["i"]
-            elif part in _FIXED:
-                self.register, self.width = part, {"l": 8, "e": 32, "r": 64}.get(part[-1 if part[-1] == "l" else 0], 16)
+            elif part in IMPLIED:
+                self.register, self.width = part, REGISTERS[part].width
                 accepts.append(part)
             elif part in ("m", "sibmem"):
                 self.memory_bytes, self.force_sib = 0, part == "sibmem"
@@ -149,7 +151,9 @@ class Operand:
                     accepts.append(part + "+")
         if self.vector_index:
             size = f"{8 * self.memory_bytes}"
-            accepts = [f"v{self.vector_index}{hi}{s}" for hi in ("", "+")[: 1 + (layout == EVEX)] for s in ("", size)]
+            accepts = [
+                f"v{self.vector_index}{hi}{s}" for hi in ("", "+")[: 1 + (layout == EVEX)] for s in ("", size)
+            ]
         self.accepts = frozenset(accepts)
 
     def describe(self) -> str:
@@ -167,10 +171,10 @@ class Operand:
 
 
 @cache
-def operand(spec: str, first: bool, layout: str, place: str) -> Operand:
+def _operand(spec: str, first: bool, layout: str, place: str) -> Operand:
     """The shared operand of a spec and place."""
     made = Operand(spec, first, layout)
-    made.place = place or made.place
+    made.place = place
     return made
 
 
@@ -182,7 +186,7 @@ def place_operands(specs: tuple[str, ...], encoding: Encoding) -> tuple[Operand,
     only vvvv. A fourth register is in the immediate. `RMV`, `MVR` and `R` in the encoding say otherwise.
     """
     plain = [Operand(spec, i == 0, encoding.layout) for i, spec in enumerate(specs)]
-    free = [i for i, o in enumerate(plain) if not o.immediate and o.text not in _FIXED]
+    free = [i for i, o in enumerate(plain) if not o.immediate and o.text not in IMPLIED]
     places = [o.place for o in plain]
     if encoding.opcode_register:
         places[free[0]] = "opcode"
@@ -202,5 +206,6 @@ def place_operands(specs: tuple[str, ...], encoding: Encoding) -> tuple[Operand,
         for i, name in zip(others, names, strict=False):
             places[i] = name
     return tuple(
-        operand(spec, i == 0, encoding.layout, place) for i, (spec, place) in enumerate(zip(specs, places, strict=True))
+        _operand(spec, i == 0, encoding.layout, place)
+        for i, (spec, place) in enumerate(zip(specs, places, strict=True))
     )

@@ -42,11 +42,11 @@ class Form:
 
     `operands` in the order of the text; a read and written operand is tied to itself. `reads` and `writes` are
     the implicit registers ("flags", "eax", "mxcsr"). `features` must all be there. `latency` is a class.
-    `traits` are the other effects.
+    `merges` says that a masked instance without zeroing reads its destination. `traits` are the other effects.
     """
 
     __slots__ = (
-        "commutes", "encoding", "features", "immediate", "latency", "masking", "mnemonic", "operands",
+        "commutes", "encoding", "features", "immediate", "latency", "masking", "merges", "mnemonic", "operands",
         "reads", "rm", "rounding", "traits", "width", "writes",
     )  # fmt: skip
 
@@ -69,7 +69,9 @@ class Row:
 
     __slots__ = ("effects", "encoding", "features", "latency", "numbers", "operands")
 
-    def __init__(self, numbers: dict[str, str], encoding: str, operands: str, effects: str, latency: str, features: str):
+    def __init__(
+        self, numbers: dict[str, str], encoding: str, operands: str, effects: str, latency: str, features: str
+    ):
         self.numbers, self.encoding, self.operands = numbers, encoding, operands
         self.effects, self.latency, self.features = effects, latency, features
 
@@ -103,7 +105,9 @@ def _rows() -> list[Row]:
             names, encoding, *rest = (cell.strip() for cell in line.split("|"))
             operands = rest[0] if rest else ""
             if names:
-                numbers = {name: number for name, _, number in (word.partition(":") for word in names.split())}
+                numbers = {
+                    name: number for name, _, number in (word.partition(":") for word in names.split())
+                }
                 effects = ""
             if len(rest) > 1:
                 effects = rest[1]
@@ -191,13 +195,17 @@ def _part(length: int, letter: str) -> str:
     return _REGISTER[max(length // _VECTOR[letter], 128)]
 
 
-def _make_form(row: Row, mnemonic: str, notation: str, specs: tuple[str, ...], length: int, width: int) -> Form:
+def _make_form(
+    row: Row, mnemonic: str, notation: str, specs: tuple[str, ...], length: int, width: int
+) -> Form:
     encoding = Encoding(notation)
     form = Form(mnemonic, encoding, place_operands(specs, encoding), width)
     words = row.effects.split()
     implicit = {kind: tuple(w[2:].split(",")) for w in words for kind in (w[:2],) if kind in ("r:", "w:")}
     form.reads, form.writes = implicit.get("r:", ()), implicit.get("w:", ())
     form.traits = frozenset(w for w in words if w[1] != ":")
+    # A mask or memory as destination is not merged: unselected bits become zero, unselected elements stay away.
+    form.merges = bool(form.masking) and specs[0][:1] not in "km" and "blend" not in form.traits
     form.commutes = row.numbers[mnemonic].endswith("*")
     form.latency = row.latency
     features = {row.features} - {""}
@@ -216,7 +224,11 @@ def _opcode_index() -> dict[tuple[str, int, int], list[tuple[Row, str]]]:
         if "alias" in row.effects:
             continue
         for mnemonic in row.numbers:
-            notation = re.sub(r"\b(L|256\.512)\b", "128", row.notation(mnemonic)).replace("Wy", "W0").replace("iv", "id")
+            notation = (
+                re.sub(r"\b(L|256\.512)\b", "128", row.notation(mnemonic))
+                .replace("Wy", "W0")
+                .replace("iv", "id")
+            )
             encoding = Encoding(notation)
             opcodes = range(encoding.opcode, encoding.opcode + (8 if encoding.opcode_register else 1))
             for opcode in opcodes:
@@ -227,7 +239,9 @@ def _opcode_index() -> dict[tuple[str, int, int], list[tuple[Row, str]]]:
 @cache
 def forms_at(layout: str, map_: int, opcode: int) -> tuple[Form, ...]:
     """The forms that an opcode byte may mean in a layout and opcode map."""
-    found = [form for row, name in _opcode_index().get((layout, map_, opcode), ()) for form in _expand(row, name)]
+    found = [
+        form for row, name in _opcode_index().get((layout, map_, opcode), ()) for form in _expand(row, name)
+    ]
     if layout == LEGACY:  # `90` is nop before it is an exchange
         found.sort(key=lambda form: form.encoding.opcode_register)
     return tuple(found)

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 from tg_codegen.errors import AssemblerError
 
-__all__ = ["REGISTERS", "SIZE_NAMES", "Memory", "Register", "gpr", "k", "mem", "rip", "tmm", "xmm", "ymm", "zmm"]
+__all__ = [
+    "IMPLIED", "REGISTERS", "SEGMENTS", "SIZE_NAMES", "Memory", "Register",
+    "gpr", "k", "mem", "rip", "tmm", "xmm", "ymm", "zmm",
+]  # fmt: skip
 
 SIZE_NAMES = {
     1: "byte",
@@ -27,7 +30,7 @@ SIZE_NAMES = {
 }
 _FORBIDS_REX = 0x80
 _NEEDS_REX = 0x40
-_FIXED = ("al", "cl", "ax", "dx", "eax", "rax")
+IMPLIED = ("al", "cl", "ax", "eax", "rax")  # registers that some form has no field for
 
 
 class Register:
@@ -47,7 +50,9 @@ class Register:
         self.unit = (group, number)
         self.is_vector = group == "vector"
         high_byte = name in ("ah", "ch", "dh", "bh")
-        self.kind = name if name in _FIXED else {"gpr": f"r{width}", "mask": "k", "tile": "tmm"}.get(group, "")
+        self.kind = (
+            name if name in IMPLIED else {"gpr": f"r{width}", "mask": "k", "tile": "tmm"}.get(group, "")
+        )
         if self.is_vector:
             self.kind = name.rstrip("0123456789") + ("+" if number > 15 else "")
         n = number
@@ -82,7 +87,9 @@ gpr = {
     64: _define("gpr", 64, [f"r{n}" for n in _LOW] + [f"r{i}" for i in _numbered]),
     32: _define("gpr", 32, [f"e{n}" for n in _LOW] + [f"r{i}d" for i in _numbered]),
     16: _define("gpr", 16, [*_LOW] + [f"r{i}w" for i in _numbered]),
-    8: _define("gpr", 8, "al cl dl bl spl bpl sil dil".split() + [f"r{i}b" for i in _numbered]),
+    8: _define(
+        "gpr", 8, ["al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil"] + [f"r{i}b" for i in _numbered]
+    ),
 }
 _define("gpr", 8, ["ah", "ch", "dh", "bh"], first=4)
 xmm = _define("vector", 128, [f"xmm{i}" for i in range(32)])
@@ -93,7 +100,7 @@ tmm = _define("tile", 8192, [f"tmm{i}" for i in range(8)])
 rip = Register("rip", "rip", 0, 64)
 
 _SCALE_BITS = {1: 0, 2: 0x40, 4: 0x80, 8: 0xC0}
-_SEGMENTS = {"es": 0x26, "cs": 0x2E, "ss": 0x36, "ds": 0x3E, "fs": 0x64, "gs": 0x65}
+SEGMENTS = {"es": b"\x26", "cs": b"\x2e", "ss": b"\x36", "ds": b"\x3e", "fs": b"\x64", "gs": b"\x65"}
 
 
 class Memory:
@@ -122,23 +129,28 @@ class Memory:
         self.base, self.index, self.scale, self.disp = base, index, scale, disp
         self.size_bytes, self.broadcast, self.segment, self.label = size_bytes, broadcast, segment, label
         b = base.number if base is not None else 0
+        self.kind = _KINDS.get(size_bytes, "")
         if index is None:
             self.legacy_rm = b >> 3
             self.vex_rm = self.evex_rm = (~b & 8) << 10 | 1 << 14
             self.vsib_rm = 0
-            self.kind = _KINDS.get(size_bytes, "m?")
         else:
             i = index.number
             self.legacy_rm = b >> 3 | (i & 8) >> 2
             self.vex_rm = self.evex_rm = (~b & 8) << 10 | (~i & 8) << 11
             self.vsib_rm = self.vex_rm | (~i & 16) << 23
-            self.kind = _KINDS.get(size_bytes, "m?")
             if index.is_vector:
                 self.kind = "v" + index.kind[0] + index.kind[3:] + self.kind[1:]
             elif index.number == 4 or index.width != 64:
                 raise AssemblerError(f"memory: index: got {index}, want a 64-bit register but rsp")
             if scale not in _SCALE_BITS:
                 raise AssemblerError(f"memory: scale: got {scale}, want 1, 2, 4 or 8")
+        if segment and segment not in SEGMENTS:
+            raise AssemblerError(f"memory: segment: got {segment!r}, want one of {', '.join(SEGMENTS)}")
+        if size_bytes not in _KINDS:
+            raise AssemblerError(
+                f"memory: size_bytes: got {size_bytes}, want {', '.join(map(str, SIZE_NAMES))}"
+            )
         if base is not None and (base.width != 64 or base.unit[0] not in ("gpr", "rip")):
             raise AssemblerError(f"memory: base: got {base}, want a 64-bit register")
         if not -0x80000000 <= disp < 0x80000000:

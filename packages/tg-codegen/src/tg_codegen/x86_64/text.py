@@ -17,15 +17,14 @@ from tg_codegen.x86_64.registers import REGISTERS, SIZE_NAMES, Memory, Register,
 
 __all__ = ["instruction_text", "parse_instruction"]
 
-_FLOAT_PREDICATES = (
+_NAMES = (
     "eq lt le unord neq nlt nle ord eq_uq nge ngt false neq_oq ge gt true "
     "eq_os lt_oq le_oq unord_s neq_us nlt_uq nle_uq ord_s eq_us nge_uq ngt_uq false_os neq_os ge_oq gt_oq true_us"
-).split()
-_INTEGER_PREDICATES = ("eq", "lt", "le", "", "neq", "nlt", "nle", "")
-_CONDITION_ALIASES = dict(
-    pair.split(":")
-    for pair in "z:e nz:ne c:b nc:ae nae:b nb:ae na:be nbe:a pe:p po:np nge:l nl:ge ng:le nle:g".split()
 )
+_FLOAT_PREDICATES = _NAMES.split()
+_INTEGER_PREDICATES = ("eq", "lt", "le", "", "neq", "nlt", "nle", "")
+_SAME_CONDITION = "z:e nz:ne c:b nc:ae nae:b nb:ae na:be nbe:a pe:p po:np nge:l nl:ge ng:le nle:g"
+_CONDITION_ALIASES = dict(pair.split(":") for pair in _SAME_CONDITION.split())
 _COMPARISON = re.compile(r"v(p?)cmp([a-z_]+?)(ps|pd|ph|ss|sd|sh|u?[bwdq])")
 _SIZES = {name: size for size, name in SIZE_NAMES.items()}
 _MARK = re.compile(r"\s*\{\s*([\w-]+)\s*\}")
@@ -37,7 +36,7 @@ def instruction_text(instruction: Instruction) -> str:
     """The text of an instruction, which assembles to the same bytes unless these are a longer way to write it."""
     form = instruction.form
     words = [*instruction.prefixes]
-    if "explicit" in form.traits or form.encoding.layout == EVEX and _needs_evex(instruction):
+    if "explicit" in form.traits or (form.encoding.layout == EVEX and _needs_evex(instruction)):
         words.append(f"{{{form.encoding.layout}}}")
     mnemonic = form.mnemonic
     parts = []
@@ -103,10 +102,9 @@ def _has_vex(mnemonic: str, kinds: tuple[str, ...]) -> bool:
 
 def _compare_name(mnemonic: str, predicate: int) -> str:
     """vcmpps with 1 -> vcmpltps; empty where there is no name, or where it is a mnemonic of its own."""
-    stem, kind = (mnemonic[:5], mnemonic[5:]) if mnemonic[1] == "p" else (mnemonic[:4], mnemonic[4:])
-    names = _INTEGER_PREDICATES if mnemonic[1] == "p" else _FLOAT_PREDICATES
-    if mnemonic[1] == "p":
-        stem, kind = "vpcmp", mnemonic[5:]
+    integer = mnemonic.startswith("vpcmp")
+    stem, kind = ("vpcmp", mnemonic[5:]) if integer else ("vcmp", mnemonic[4:])
+    names = _INTEGER_PREDICATES if integer else _FLOAT_PREDICATES
     name = names[predicate] if predicate < len(names) else ""
     made = f"{stem}{name}{kind}"
     return made if name and not forms(made) else ""
@@ -147,7 +145,9 @@ def parse_instruction(text: str, isa: Isa) -> Instruction:
             elif mark in REGISTERS:
                 mask = REGISTERS[mark]
             else:
-                raise AssemblerError(f"{mnemonic}: got {{{mark}}}, want a mask, {{z}}, {{1toN}} or a rounding mode")
+                raise AssemblerError(
+                    f"{mnemonic}: got {{{mark}}}, want a mask, {{z}}, {{1toN}} or a rounding mode"
+                )
         body = _MARK.sub("", piece).strip() if marks else piece
         if body:
             operands.append(_parse_operand(body, broadcast))
@@ -162,9 +162,7 @@ def parse_instruction(text: str, isa: Isa) -> Instruction:
 def _with_data16(inner: Instruction) -> Instruction:
     if inner.form.mnemonic != "nop":
         raise AssemblerError(f"data16: got {inner.form.mnemonic}, want nop")
-    return Instruction(
-        inner.form, inner.operands, b"\x66" + inner.code, prefixes=("data16", *inner.prefixes)
-    )
+    return Instruction(inner.form, inner.operands, b"\x66" + inner.code, prefixes=("data16", *inner.prefixes))
 
 
 @cache
@@ -184,7 +182,7 @@ def _resolve_alias(mnemonic: str, count: int) -> tuple[str, tuple[int, ...]]:
         names = list(_INTEGER_PREDICATES if integer else _FLOAT_PREDICATES)
         if name in names and forms(f"v{integer}cmp{kind}"):
             return f"v{integer}cmp{kind}", (names.index(name),)
-    return {"sal": "shl", "jecxz": "jrcxz"}.get(mnemonic, mnemonic), ()
+    return ("shl" if mnemonic == "sal" else mnemonic), ()
 
 
 def _number(text: str) -> int | None:
@@ -207,8 +205,6 @@ def _parse_operand(text: str, broadcast: int) -> AnyOperand:
         size_name = size_name.strip() if " ptr" in head else ""
         if size_name and size_name not in _SIZES:
             raise AssemblerError(f"memory: got {size_name} ptr, want one of {', '.join(_SIZES)}")
-        if segment and segment not in ("es", "cs", "ss", "ds", "fs", "gs"):
-            raise AssemblerError(f"memory: got {segment!r} before the bracket, want a segment or `dword ptr`")
         return _parse_address(address[:-1], _SIZES.get(size_name, 0), broadcast, segment)
     if _LABEL.fullmatch(text):
         return text
@@ -221,8 +217,10 @@ def _parse_address(text: str, size_bytes: int, broadcast: int, segment: str) -> 
     scale, disp, label, at = 1, 0, "", 0
     while at < len(text):
         match = _TERM.match(text, at)
-        if not match or at and not match[1]:
-            raise AssemblerError(f"memory: got {text[at:]!r} in [{text}], want + or - and a register or number")
+        if not match or (at and not match[1]):
+            raise AssemblerError(
+                f"memory: got {text[at:]!r} in [{text}], want + or - and a register or number"
+            )
         at = match.end()
         sign, before, scaled, scaled_first, factor, plain = match.groups()
         name = scaled or scaled_first or plain
