@@ -1,0 +1,1 @@
+"""The x86-64 target: instruction tables, assembler and disassembler."""
