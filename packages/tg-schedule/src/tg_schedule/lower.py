@@ -106,7 +106,11 @@ class Lowering:
         """The element of a stored node."""
         parameter = self.parameters[node]
         self.loaded.setdefault(parameter)
-        return Load.of(parameter, simplify(flat_index(index, node.shape), assuming=guard), guard)
+        flat = simplify(flat_index(index, node.shape), assuming=guard)
+        inside = logical_and(le(0, flat), lt(flat, parameter.size))
+        if guard != 0 and simplify(inside, assuming=guard) != 1 and 0 not in node.shape:
+            guard = logical_and(guard, inside)  # true wherever the value is used, but not provably so
+        return Load.of(parameter, flat, guard)
 
     def scan(self, node: Node, index: Indices, axis: Axis, guard: SymInt = 1) -> Value:
         """The prefix of a scan node at `index`, whose scanned position is `axis`."""

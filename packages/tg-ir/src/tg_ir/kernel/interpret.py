@@ -214,7 +214,8 @@ def reduce(monoid: Monoid, parts: list[np.ndarray]) -> list[np.ndarray]:
         and _native(monoid.dtypes[0])
     ):
         with np.errstate(all="ignore"):
-            return [_UFUNCS[monoid.name].reduce(parts[0], axis=0, dtype=parts[0].dtype)]
+            last = np.ascontiguousarray(np.moveaxis(parts[0], 0, -1))  # NumPy sums in pairs along the last axis
+            return [_UFUNCS[monoid.name].reduce(last, axis=-1, dtype=last.dtype)]
     while len(parts[0]) > 1:
         even = len(parts[0]) // 2 * 2
         paired = _combine(monoid, [part[0:even:2] for part in parts], [part[1:even:2] for part in parts])
