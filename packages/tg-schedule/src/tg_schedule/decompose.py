@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from tg_ir import graph
 from tg_ir.dtypes import DType, bool_, int64, uint32
 from tg_ir.dtypes import dtype_of as named
-from tg_ir.errors import ShapeError
 from tg_ir.graph import Node
-from tg_ir.symbolic import SymInt, prod
+from tg_ir.symbolic import SymInt, bounds, prod
 
 __all__ = ["decompose"]
 
@@ -85,12 +84,10 @@ def _argsort(node: Node, inputs: tuple[Node, ...]) -> Node:
     axis, descending = node.attrs
     key = _sort_key(inputs[0], descending)
     rank, size = len(node.shape), node.shape[axis]
-    if not isinstance(size, int):
-        raise ShapeError(f"argsort: the dimension has the symbolic size {size}, want a fixed one")
     order = [i for i in range(rank) if i != axis] + [axis]
     key = graph.permute(key, order)
     lead = key.shape[:-1]
-    whole = 1 << max(size - 1, 0).bit_length()
+    whole = 1 << max(bounds(size)[1] - 1, 0).bit_length()
     key = graph.pad(
         key, [(0, 0)] * len(lead) + [(0, whole - size)], graph.const(key.dtype.max, key.dtype, key.device)
     )
