@@ -88,7 +88,7 @@ def _search(e: Expr) -> bool:
     def proven(e: SymInt) -> bool:
         if type(e) is int or e.low >= 0:
             return bounds(e)[0] >= 0
-        if e.high < 0 or not e.relational or e in tried or len(tried) >= 24:
+        if e.high < 0 or e in tried or len(tried) >= 24 or not (e.relational or _repeated(e)):
             return False
         tried.add(e)
         for atom in _cancelling(e):
@@ -106,13 +106,28 @@ def _search(e: Expr) -> bool:
 
 
 def _cancelling(e: Expr) -> list[Expr]:
-    """The atoms whose relaxation meets another atom of e; for the others their own interval is as good."""
+    """The atoms whose relaxation meets another atom of e, or that stand in several terms, and choices, whose
+    branches may be provable; for the others their own interval is as good."""
     atoms = dict.fromkeys(factor for term, _ in terms_of(e) for factor in factors_of(term))
-    return [
+    meeting = [
         atom
         for atom in atoms
-        if atom.relational and any(other is not atom and other in _reach(atom, 2) for other in atoms)
+        if atom.relational
+        and (
+            type(atom) in (Min, Max, Select)
+            or any(other is not atom and other in _reach(atom, 2) for other in atoms)
+        )
     ]
+    return meeting + [atom for atom in _repeated(e) if atom not in meeting]
+
+
+def _repeated(e: Expr) -> list[Leaf]:
+    """The leaves that stand in more than one term: in i*n - 2*i the interval of each term alone says too little."""
+    seen: dict[Expr, int] = {}
+    for term, _ in terms_of(e):
+        for factor in factors_of(term):
+            seen[factor] = seen.get(factor, 0) + 1
+    return [atom for atom, count in seen.items() if count > 1 and isinstance(atom, Leaf)]
 
 
 @lru_cache(maxsize=1 << 14)
@@ -139,8 +154,9 @@ def _relaxed(atom: Expr, upper: bool) -> list[tuple[SymInt, list[SymInt]]]:
         return [(1, [arg]) for arg in each] if upper == (kind is Min) else [(1, each)]
     if kind is Select:
         return [(1, [atom.yes, atom.no])]
-    if isinstance(atom, Leaf) and upper and atom.below is not None:
-        return [(1, [atom.below - 1])]
+    if isinstance(atom, Leaf):
+        own = [(1, [atom.high if upper else atom.low])]
+        return [(1, [atom.below - 1]), *own] if upper and atom.below is not None else own
     return []
 
 
@@ -202,6 +218,11 @@ def _slack_splits(a: SymInt, b: SymInt) -> Iterable[tuple[SymInt, SymInt, SymInt
         if whole == 0:
             continue
         k = _constant_quotient(rest, g)
+        if k is None and type(g) is int and any(not 0 <= c < g for _, c in terms_of(rest)):
+            # g*q - 2*t, where 0 <= t < g: it is g*(q - t) + (g-2)*t
+            rest = make_sum({term: c % g for term, c in terms_of(rest)}, const_of(rest) % g)
+            whole = exact_quotient(a - rest, g)
+            k = _constant_quotient(rest, g)
         if k is not None:
             yield g, whole + k, rest - k * g, exact_quotient(b, g)
 

@@ -72,9 +72,13 @@ class _Walk:
         self.stored = stored
         self.extent: list[int] = []  # of each axis
         self.reductions: dict[Node, frozenset[int]] = {}  # the axes that each depends on
-        self.visits: dict[Node, dict[int, frozenset[int]]] = {}  # for each place that wants it, the axes there
+        self.visits: dict[
+            Node, dict[int, frozenset[int]]
+        ] = {}  # for each place that wants it, the axes there
         self.bad: set[Node] = set()
-        self.places: dict[tuple[int, Node, int], int] = {}  # a way through movement from the store: one index function
+        self.places: dict[
+            tuple[int, Node, int], int
+        ] = {}  # a way through movement from the store: one index function
 
     def axes(self, shape: Iterable[SymInt]) -> Deps:
         made = []

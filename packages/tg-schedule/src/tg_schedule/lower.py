@@ -27,7 +27,7 @@ from tg_ir.kernel import (
     Scan,
     Value,
 )
-from tg_ir.symbolic import SymInt, bounds, le, logical_and, lt, prod, simplify
+from tg_ir.symbolic import SymInt, bounds, le, logical_and, lt, maximum, minimum, prod, simplify
 
 __all__ = ["Lowering", "flat_index", "unflatten"]
 
@@ -50,8 +50,14 @@ def unflatten(flat: SymInt, shape: Shape) -> Indices:
         if bounds(size)[1] <= 1 or bounds(inner)[1] == 0:
             index.append(0)
         else:
-            index.append(flat // inner % size if axis else flat // inner)
+            # a size that may be 0 divides nothing: there are no elements then
+            outer = flat // _positive(inner)
+            index.append(outer % _positive(size) if axis else outer)
     return tuple(index)
+
+
+def _positive(size: SymInt) -> SymInt:
+    return size if bounds(size)[0] > 0 else maximum(size, 1)
 
 
 def accumulator(dtype: DType) -> DType:
@@ -108,8 +114,11 @@ class Lowering:
         self.loaded.setdefault(parameter)
         flat = simplify(flat_index(index, node.shape), assuming=guard)
         inside = logical_and(le(0, flat), lt(flat, parameter.size))
-        if guard != 0 and simplify(inside, assuming=guard) != 1 and 0 not in node.shape:
-            guard = logical_and(guard, inside)  # true wherever the value is used, but not provably so
+        if inside != 1 and guard != 0 and 0 not in node.shape and simplify(inside, assuming=guard) != 1:
+            # It is inside wherever the value is used, but that is more than can be proved: see to it.
+            guard = logical_and(guard, inside)
+            if simplify(inside, assuming=guard) != 1:
+                flat = minimum(maximum(flat, 0), parameter.size - 1)
         return Load.of(parameter, flat, guard)
 
     def scan(self, node: Node, index: Indices, axis: Axis, guard: SymInt = 1) -> Value:

@@ -214,7 +214,9 @@ def reduce(monoid: Monoid, parts: list[np.ndarray]) -> list[np.ndarray]:
         and _native(monoid.dtypes[0])
     ):
         with np.errstate(all="ignore"):
-            last = np.ascontiguousarray(np.moveaxis(parts[0], 0, -1))  # NumPy sums in pairs along the last axis
+            last = np.ascontiguousarray(
+                np.moveaxis(parts[0], 0, -1)
+            )  # NumPy sums in pairs along the last axis
             return [_UFUNCS[monoid.name].reduce(last, axis=-1, dtype=last.dtype)]
     while len(parts[0]) > 1:
         even = len(parts[0]) // 2 * 2

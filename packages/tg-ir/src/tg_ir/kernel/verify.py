@@ -124,7 +124,7 @@ def _bounds(
     if guard == 0 or any(axis.extent == 0 for axis in scope.values()):
         return
     inside = logical_and(le(0, index), lt(index, parameter.size))
-    if simplify(inside, assuming=guard) != 1:
+    if inside != 1 and simplify(inside, assuming=guard) != 1:
         yield (
             where,
             (
