@@ -19,11 +19,9 @@ from math import prod
 
 from tg_ir.graph import Node, toposort
 from tg_ir.symbolic import SymInt, bounds
+from tg_schedule.group_kernels import WRITERS, group_kernels
 
 __all__ = ["choose_stores"]
-
-WRITERS = frozenset({"scan", "scatter", "copy"})
-"""Operations whose kernels are no plain map from index to value."""
 
 STORE_COST = 12
 """What a store and a load cost, in units of a simple operation."""
@@ -71,7 +69,6 @@ class _Walk:
     def __init__(self, stored: set[Node]):
         self.stored = stored
         self.extent: list[int] = []  # of each axis
-        self.reductions: dict[Node, frozenset[int]] = {}  # the axes that each depends on
         self.visits: dict[
             Node, dict[int, frozenset[int]]
         ] = {}  # for each place that wants it, the axes there
@@ -101,18 +98,20 @@ class _Walk:
             return
         if node.op.name == "reduce":
             elements = _high_count(node)
-            before = self.reductions.setdefault(node, need)
-            alone = elements < FEW_ROWS and _high_count(node.inputs[0]) > 4096
+            moved = any(other != need for other in visits.values())
+            alone = elements < FEW_ROWS and _high_count(node.inputs[0]) > 4096 and place
             apart = inside is not None and not inside <= need
-            if before != need or self.points(need) > elements or apart or alone:
+            if moved or self.points(need) > elements or apart or alone:
                 self.bad.add(node)
                 return
             inside = need if inside is None else inside
         for position, (source, inner) in enumerate(self.sources(node, deps)):
-            through = place
-            if not (node.op.elementwise or node.op.name in ("cast", "bitcast")):
-                through = self.places.setdefault((place, node, position), len(self.places) + 1)
-            self.visit(source, inner, inside, through)
+            still = node.op.elementwise or node.op.name in ("cast", "bitcast")
+            self.visit(source, inner, inside, place if still else self.place(node, position, place))
+
+    def place(self, node: Node, position: int, before: int = 0) -> int:
+        """The index function of an input of `node`, itself wanted at the index function `before`."""
+        return self.places.setdefault((before, node, position), len(self.places) + 1)
 
     def sources(self, node: Node, deps: Deps) -> list[tuple[Node, Deps]]:
         """Each input with what its dimensions depend on."""
@@ -181,50 +180,53 @@ def _smaller(a: SymInt, b: SymInt) -> bool:
 
 
 def _too_costly(order: Sequence[Node], stored: set[Node]) -> set[Node]:
-    """Nodes that some kernel would repeat at too high a cost, or that several kernels would."""
-    kernels: dict[Node, set[Node]] = {}
+    """Nodes that some kernel would repeat at too high a cost, or that several kernels would.
+
+    Of a chain of them only the last: once it is stored, those before it are wanted in one place.
+    """
+    kernels: dict[Node, set[int]] = {}
     bad: set[Node] = set()
     within, across = _element_costs(order, stored, 1), _element_costs(order, stored, 1000)
-    for node in order:
-        if node not in stored:
-            continue
-        walk = _Walk(stored - {node})
-        for source, deps in _first(walk, node):
-            walk.visit(source, deps, None)
+    for number, group in enumerate(group_kernels([node for node in order if node in stored])):
+        walk = _Walk(stored - set(group))
+        _walk_group(walk, group)
         bad |= walk.bad
-        for used in walk.reductions:
-            kernels.setdefault(used, set()).add(node)
         for used, places in walk.visits.items():
-            if used in stored or used.op.name in ("buffer", "reduce"):
+            if used in stored or used.op.name == "buffer":
                 continue
-            kernels.setdefault(used, set()).add(node)
+            kernels.setdefault(used, set()).add(number)
             times = sum(map(walk.points, places.values())) / max(1, _high_count(used))
-            if times > 1 and within[used] * (times - 1) > STORE_COST:
+            if used.op.name != "reduce" and times > 1 and within[used] * (times - 1) > STORE_COST:
                 bad.add(used)
     for used, users in kernels.items():
-        reduction = used.op.name == "reduce"
-        if len(users) > 1 and (reduction or across[used] * (len(users) - 1) > STORE_COST):
+        if len(users) > 1 and across[used] * (len(users) - 1) > STORE_COST:
             bad.add(used)
-    return {node for node in bad if node not in stored and node.op.name not in _FREE}
+    bad -= stored
+    last = {source for node in order if node not in bad for source in node.inputs if source in bad}
+    if last and all(node.op.name in _FREE for node in last):
+        last = {_behind(node) for node in last}
+    return {node for node in last if node.op.name not in _FREE} or {n for n in bad if n.op.name not in _FREE}
 
 
-def _first(walk: _Walk, node: Node) -> list[tuple[Node, Deps]]:
-    """Where the kernel of a stored node starts."""
-    if node.op.name == "scatter":
-        base, index, source = node.inputs
-        return [(base, walk.axes(base.shape)), *[(part, walk.axes(part.shape)) for part in (index, source)]]
-    if node.op.name == "copy":
-        return []
-    if node.op.name == "scan":
-        return [(node.inputs[0], walk.axes(node.shape))]
-    deps = walk.axes(node.shape)
-    if node.op.name == "reduce":
-        walk.reductions[node] = frozenset().union(*deps)
-        inside = walk.sources(node, deps)
-        for source, inner in inside:
-            walk.visit(source, inner, frozenset().union(*deps))
-        return []
-    return walk.sources(node, deps)
+def _behind(node: Node) -> Node:
+    """What movement and casts of one input move."""
+    while node.op.name in _FREE and node.inputs:
+        node = node.inputs[0]
+    return node
+
+
+def _walk_group(walk: _Walk, group: Sequence[Node]) -> None:
+    """Walk the kernel that stores these nodes, from each of them down."""
+    head = group[0]
+    if head.op.name == "scatter":
+        for part in head.inputs:
+            walk.visit(part, walk.axes(part.shape), None, walk.place(head, head.inputs.index(part)))
+        return
+    if head.op.name == "copy":
+        return
+    deps = walk.axes(head.shape)
+    for node in group:
+        walk.visit(node, deps, None)
 
 
 def _element_costs(order: Sequence[Node], stored: set[Node], reduction: int) -> dict[Node, int]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tg_ir.graph import Node, toposort
-from tg_schedule.choose_stores import WRITERS
 
 __all__ = ["group_kernels"]
+
+WRITERS = frozenset({"scan", "scatter", "copy"})
+"""Operations whose kernels are no plain map from index to value."""
 
 MOST_STORES = 16
 
