@@ -1,6 +1,6 @@
 """Named networks through the scheduler: their programs equal the reference interpreter, in how many kernels and bytes.
 
-The counts are what the scheduler makes today: a change that lowers one is welcome, one that raises it is to be looked at.
+The counts are what the scheduler makes today: lower is welcome, higher is to be looked at.
 """
 
 from __future__ import annotations
