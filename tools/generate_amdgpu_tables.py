@@ -84,13 +84,14 @@ class Source:
         spaces = NAMESPACES[GENERATION[target]]
         rows = [r for r in self.rows if r["ns"] in spaces and all(known[p] for p in r["pred"])]
         rows = [r for r in rows if "isCodeGenOnly" not in r["flags"]]
+        rows = [r for r in rows if not (r["asm"].endswith(" tfe") and "mayLoad" not in r["flags"])]  # means nothing
         # TableGen spells VOPC's and carry's vcc in three ways; the neutral one is enough, tables.py adds vcc.
         return [r for r in rows if not ("isAsmParserOnly" in r["flags"] and re.search(r" vcc(_lo)?\b", r["asm"]))]
 
 
 def mnemonic(row: dict) -> str:
-    name = re.match(r"[^\s$]+", row["asm"]).group()
-    return re.sub(r"_(e32|e64|sdwa|dpp)$", "", name)
+    name = re.sub(r"[{}]", "", re.match(r"[^\s$]+", row["asm"]).group())
+    return re.sub(r"_(e64_dpp|e32|e64|sdwa|dpp)$", "", name)
 
 
 def format_name(row: dict, generation: str) -> str:
@@ -271,6 +272,10 @@ def slots(row: dict, classes: Classes, name: str) -> tuple[list[str], list[str],
             modifier = "fi8"
         modifiers.append(modifier)
         used.update(MODIFIERS.get(modifier, {modifier}) & have.keys())
+    if mnemonic(row).startswith("v_permlane"):
+        used -= {"sel2", "seld"}
+    if re.match(r"v_dot2_b?f16_b?f16", mnemonic(row)):
+        used -= {"sel0", "sel1"}
     if "old" in kinds and "vdst" in kinds:
         operands = [("<" + o if o.startswith(">vdst") else o) for o in operands]
     return operands, modifiers, used
@@ -363,6 +368,11 @@ def encode_rows(source: Source) -> tuple[dict, Formats, dict]:
                 if field not in used:  # a field that no text can set is zero
                     for high, low, _ in segments:
                         mask |= ((2 << (high - low)) - 1) << low
+            if name.startswith("VOP3P") and ("cbsz" not in used and "VOP3Pe_MAI_Base" not in row["class"] or "v_accvgpr" in mnemonic_):
+                ones = sum(1 << bit for i, bit in enumerate((59, 60, 14)) if f"selhi{i}" not in used)
+                mask, value = mask | ones, value | ones  # ERRATA.md, "implicit op_sel_hi"
+            if name.startswith("VOP3") and mnemonic_.startswith("v_cmpx") and not any(o.startswith(">sdst") for o in operands):
+                mask, value = mask | 0xFF, value | 0x7E  # ERRATA.md, "v_cmpx names exec"
             high, low = opcode_bits(name, generation)
             op_mask = ((2 << (high - low)) - 1) << low
             wave = "w32" if "isWave32" in row["pred"] else "w64" if "isWave64" in row["pred"] else ""

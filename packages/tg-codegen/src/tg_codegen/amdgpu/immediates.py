@@ -293,15 +293,19 @@ def _constant(type_: str, mask: int) -> Immediate:
     return Immediate(parse, lambda value, generation: f"0x{value:x}")
 
 
-def _smem() -> Immediate:
+def _smem(signed: bool) -> Immediate:
+    """Offsets of scalar loads; those of buffers are unsigned."""
+
     def parse(text: str, generation: str) -> int | None:
         bits = 24 if generation == "gfx12" else 21
-        value = _integer(text, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+        value = _integer(text, -(1 << (bits - 1)) if signed else 0, (1 << (bits - 1)) - 1)
         return None if value is None else value & ((1 << bits) - 1)
 
     def format_(value: int, generation: str) -> str:
         bits = 24 if generation == "gfx12" else 21
         value -= value >> (bits - 1) << bits
+        if value < 0 and not signed:
+            return ""
         return f"-0x{-value:x}" if value < 0 else f"0x{value:x}"
 
     return Immediate(parse, format_)
@@ -320,12 +324,13 @@ IMMEDIATES: dict[str, Immediate] = {
     "simm16": _ranged(16, True, lambda v: f"0x{v:x}"),
     "uimm16": _ranged(16, False, str),
     "imm16": _ranged(16, True, _branch_text),
-    "imm8": _ranged(8, False, str),
+    "imm8": _ranged(8, False, lambda v: str(v) if v <= 64 else f"0x{v:x}"),
     "imm32": _ranged(32, True, lambda v: f"0x{v:x}"),
     "branch": _ranged(16, True, _branch_text),
     "k32": _constant("f32", 0xFFFFFFFF),
     "k16": _constant("f16", 0xFFFF),
-    "smem": _smem(),
+    "smem": _smem(True),
+    "smem_buffer": _smem(False),
     "endpgm": _ranged(16, False, str),
     "barrier": Immediate(_parse_barrier, _format_barrier),
     "hwreg": Immediate(_parse_hwreg, _format_hwreg),

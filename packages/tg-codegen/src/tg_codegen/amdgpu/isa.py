@@ -14,7 +14,7 @@ from typing import Any
 from tg_codegen.amdgpu.formats import Field, Format
 from tg_codegen.amdgpu.immediates import IMMEDIATES
 from tg_codegen.amdgpu.modifiers import modifier
-from tg_codegen.amdgpu.operands import LITERAL, Kind, Register
+from tg_codegen.amdgpu.operands import LITERAL, VGPR, Kind, Register
 from tg_codegen.amdgpu.slots import (
     LITERAL_SCALAR,
     ArrayModifier,
@@ -77,8 +77,8 @@ class Row:
     """
 
     __slots__ = (
-        "base", "bus_limit", "checks", "dual", "flags", "format", "free", "latency", "literals", "mask", "mnemonic", "modifiers", "name",
-        "opcode", "operands", "reads", "size_bytes", "wave", "whole", "writes",
+        "banks", "base", "bus_limit", "checks", "dual", "flags", "format", "free", "imm", "latency", "literals", "mask", "mnemonic", "modifiers", "name",
+        "opcode", "operands", "reads", "scalars", "size_bytes", "text_spec", "wave", "whole", "writes",
     )  # fmt: skip
 
     mnemonic: str
@@ -91,7 +91,7 @@ class Row:
 
     def encode(self, operands: list[str], modifiers: str) -> tuple[int, int] | int:
         """(bits, size in bytes), or the index of the first operand that does not fit (-1: the modifiers)."""
-        bits, literal, scalars = self.free, 0, []
+        bits, literal, scalars = self.free, 0, [*self.scalars]
         for slot, text in zip(self.operands, operands, strict=True):
             found = slot.encode(text)
             if found is None:
@@ -100,7 +100,7 @@ class Row:
             bits |= value
             if scalar:
                 if scalar >= LITERAL_SCALAR:
-                    if literal and literal != scalar:
+                    if literal and (literal ^ scalar) & 0xFFFFFFFF:
                         return self.operands.index(slot)
                     literal = scalar
                 scalars.append(scalar)
@@ -116,16 +116,15 @@ class Row:
         if len(scalars) > self.bus_limit and len(set(scalars)) > self.bus_limit:
             return len(operands)
         for check in self.checks:
-            if (wrong := check(self, bits, operands)) is not None:
-                return wrong
-        return bits, self.size_bytes + (4 if literal else 0)
+            check(self, bits, operands)
+        return bits, self.size_bytes + (4 if literal and not self.imm else 0)
 
     def accepts(self, bits: int) -> int:
         """The size in bytes when the bits are a valid instance of this row, else 0."""
         size = self.size_bytes
         for slot in self.literals:
             if slot.field.extract(bits) == LITERAL:
-                size = self.size_bytes + 4
+                size = self.size_bytes + (0 if self.imm else 4)
                 break
         for slot in self.operands:
             if slot.text(bits) is None:
@@ -257,6 +256,7 @@ class Isa:
         row.opcode, row.wave = opcode, wave
         writes, reads, row.flags, row.latency = effects.split("|")
         row.writes, row.reads = tuple(filter(None, writes.split(","))), tuple(filter(None, reads.split(",")))
+        row.text_spec = operands
         row.operands = tuple(self._slot(row, spec, i) for i, spec in enumerate(operands.split(" ")) if spec)
         row.modifiers = self._modifier_slot(row, modifiers) if modifiers else None
         self._finish(row)
@@ -267,12 +267,16 @@ class Isa:
         for slot in row.operands + ((row.modifiers,) if row.modifiers else ()):
             owned |= slot.mask
         row.free = row.base & ~owned
+        row.imm = "imm" in row.format.fields and any(s.name.startswith("imm") for s in row.operands)
         row.literals = tuple(s for s in row.operands if isinstance(s, RegisterSlot) and s.literal_shift)
         row.whole = len(row.operands) == 1 and isinstance(row.operands[0], ImmediateSlot) and row.operands[0].immediate.whole
         row.checks, row.dual = (), 0
         if any(isinstance(s, SizedSlot) for s in row.operands):
             row.checks += (_check_sizes,)
-        valu = row.format.name.startswith("VOP") and row.format.name[:4] != "VOPD"
+        if row.mnemonic.startswith("s_waitcnt_") and len(row.operands) == 2:
+            row.checks += (_check_null,)
+        valu = row.format.name.startswith("VOP")
+        row.scalars = (IMPLICIT_VCC,) if valu and "VCC" in row.reads else ()
         row.bus_limit = 99 if not valu else 1 if self.generation == "gfx940" or row.mnemonic in _ONE_SCALAR else 2
 
     def _slot(self, row: Row, spec: str, index: int) -> Slot:
@@ -288,8 +292,10 @@ class Isa:
         mods = mods[0] if mods else ""
         fields = row.format.fields
         place = fields[name]
+        if kind == "smem" and "s128" in row.text_spec:
+            kind = "smem_buffer"
         if kind in IMMEDIATES:
-            key = (spec, place)
+            key = (spec, place, kind)
             if key not in self._slots:
                 self._slots[key] = ImmediateSlot(spec, name, role, place, kind, self.generation)
             return self._slots[key]
@@ -306,11 +312,13 @@ class Isa:
         if name == "vdstY":
             return DualSlot(spec, name, role, place, Kind(kind, self.generation, self.wave_size), fields["vdstX"], row.size_bytes)
         kind = self._adapt(row, name, kind)
-        key = (role, name, kind, mods, place, half, tuple(extra.values()), row.size_bytes)
+        imm = fields.get("imm")
+        shift = imm.segments[0][0] if imm else row.size_bytes * 8
+        key = (role, name, kind, mods, place, half, tuple(extra.values()), shift)
         if key not in self._slots:
             if kind not in self._slots:
                 self._slots[kind] = Kind(kind, self.generation, self.wave_size)
-            self._slots[key] = RegisterSlot(spec, name, role, place, self._slots[kind], extra, half, row.size_bytes)
+            self._slots[key] = RegisterSlot(spec, name, role, place, self._slots[kind], extra, half, shift)
         return self._slots[key]
 
     def _adapt(self, row: Row, name: str, kind: str) -> str:
@@ -343,7 +351,7 @@ class Isa:
             elif (place := "fi" if name == "fi8" else name) in row.format.fields:
                 field = row.format.fields[place]
                 required = name == "offset" and row.format.name == "SMEM" and self.generation == "gfx940"
-                item = (field, modifier(name, self.generation, row.format.name, row.mnemonic), required)
+                item = (field, modifier(name, self.generation, row.format.name, row.mnemonic, "s128" in row.text_spec), required)
                 fields.append(item)
                 order.append(item)
         slot = self._slots[key] = ModifierSlot(text, words, fields, arrays, order)
@@ -375,6 +383,7 @@ class Isa:
         row.opcode, row.wave, row.flags, row.latency = halves[0][0] << 5 | halves[1][1], "w32", "", "32Bit"
         row.mask, row.base = 0xFC000000 | row.format.opcode.mask, 0xC8000000 | row.format.opcode.place(row.opcode)
         row.writes, row.reads = (), ("MODE", "EXEC", *filter(None, {halves[0][3], halves[1][3]}))
+        row.text_spec = ""
         slots = []
         for side, half in zip("XY", halves, strict=True):
             for spec in half[2].split(" "):
@@ -383,6 +392,7 @@ class Isa:
         row.operands = tuple(slots)
         row.modifiers = None
         self._finish(row)
+        row.banks = None if self.generation == "gfx12" and names == ["v_dual_mov_b32"] * 2 else "XY"
         row.checks, row.dual = (_check_dual,), len(halves[0][2].split(" "))
         return (row,)
 
@@ -549,6 +559,7 @@ class Node:
         return node.rows
 
 
+IMPLICIT_VCC = 1 << 20
 _NONE: list = []
 
 
@@ -580,7 +591,7 @@ _VOPD = {
 def _modifier_class(row: Row) -> str:
     """What a modifier's meaning depends on besides its name."""
     m = row.mnemonic
-    return "".join(w for w in ("flat_", "_f64_", "atomic", "store") if w in m)
+    return "".join(w for w in ("flat_", "_f64_", "atomic", "store") if w in m) + "s128" * ("s128" in row.text_spec)
 
 
 def _modifier_word(name: str, value: Any) -> str:
@@ -591,16 +602,34 @@ def _modifier_word(name: str, value: Any) -> str:
     return f"{name}:{value}"
 
 
-def _check_sizes(row: Row, bits: int, operands: list[str]) -> int | None:
+def _check_sizes(row: Row, bits: int, operands: list[str]) -> None:
     for index, slot in enumerate(row.operands):
-        if isinstance(slot, SizedSlot) and slot.encode(slot.text(bits) or "") and slot.text(bits) != operands[index]:
-            return index
-    return None
+        if isinstance(slot, SizedSlot) and (want := slot.text(bits)) != operands[index]:
+            raise AssemblerError(f"{row.mnemonic}: {slot.name}: got {operands[index]}, want {want or 'a format of 0..4'}, whose size cbsz or blgp gives", index)
 
 
-def _check_dual(row: Row, bits: int, operands: list[str]) -> int | None:
-    """One destination is even and the other odd."""
-    return row.dual if row.operands[row.dual].text(bits) != operands[row.dual] else None
+def _check_null(row: Row, bits: int, operands: list[str]) -> None:
+    if operands[0] != "null":
+        raise AssemblerError(f"{row.mnemonic}: sdst: got {operands[0]}, want null", 0)
+
+
+def _check_dual(row: Row, bits: int, operands: list[str]) -> None:
+    """One destination is even and the other odd; sources of the same place come from different banks."""
+    if row.operands[row.dual].text(bits) != operands[row.dual]:
+        raise AssemblerError(f"{row.mnemonic}: vdstY: got {operands[row.dual]}, want an odd one with an even vdstX, or the reverse; register bank", row.dual)
+    if row.banks is None:
+        return
+    places: list[list[Slot | None]] = []
+    for half in (row.operands[: row.dual], row.operands[row.dual :]):
+        sources = [*half[1:], *([half[0]] if half[0].reads else [])]
+        places.append([s if isinstance(s, RegisterSlot) else None for s in sources])
+    for index, (x, y) in enumerate(zip(*places, strict=False)):
+        if x is None or y is None:
+            continue
+        a, b = ((slot.field.extract(bits) | slot.implied | (isinstance(slot, DualSlot) and not bits & slot.low)) for slot in (x, y))
+        mask = 1 if index == 2 else 3
+        if a >= VGPR and b >= VGPR and (a ^ b) & mask == 0:
+            raise AssemblerError(f"{row.mnemonic}: source {index}: got {x.text(bits)} and {y.text(bits)}, want different banks (number modulo {mask + 1}); register bank")
 
 
 def split_operands(text: str) -> tuple[list[str], str]:

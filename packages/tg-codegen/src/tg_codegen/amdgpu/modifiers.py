@@ -39,7 +39,9 @@ def _number(name: str, low: int, high: int, default: int = 0, hexadecimal: bool 
     def format_(value: int) -> str:
         if value == default and not show:
             return ""
-        if wrap and value > high:
+        if value > high:
+            if not wrap:
+                return "?"
             value -= wrap
         return prefix + (f"{'-' * (value < 0)}0x{abs(value):x}" if hexadecimal else str(value))
 
@@ -261,26 +263,26 @@ def _ds_offset() -> Modifier:
     return plain._replace(parse=lambda word: _swizzle_offset(word) if "(" in word else plain.parse(word))
 
 
-def _smem_offset(generation: str) -> Modifier:
-    immediate = IMMEDIATES["smem"]
+def _smem_offset(generation: str, kind: str) -> Modifier:
+    immediate = IMMEDIATES[kind]
 
     def parse(word: str) -> int | None:
         return immediate.parse(word[7:], generation) if word.startswith("offset:") else None
 
-    return Modifier(parse, lambda value: "offset:" + immediate.format(value, generation))
+    return Modifier(parse, lambda value: "offset:" + (immediate.format(value, generation) or "?"))
 
 
 _SELECTS = ("BYTE_0", "BYTE_1", "BYTE_2", "BYTE_3", "WORD_0", "WORD_1", "DWORD")
 
 
-def modifier(name: str, generation: str, format_name: str, mnemonic: str) -> Modifier:
+def modifier(name: str, generation: str, format_name: str, mnemonic: str, buffer: bool) -> Modifier:
     """The modifier of an instruction: most depend on the name alone."""
     family = format_name.split(".")[0].split("_")[0]
     if name == "offset":
         if family == "DS":
             return _ds_offset()
         if family == "SMEM":
-            return _smem_offset(generation)
+            return _smem_offset(generation, "smem_buffer" if buffer else "smem")
         if family in ("MUBUF", "MTBUF"):
             return _number("offset", 0, (1 << 23) - 1 if generation == "gfx12" else 4095)
         if generation == "gfx12":

@@ -79,7 +79,8 @@ vcc, exec_, m0, null = (Register(n, d, t) for n, d, t in ((106, 2, "vcc"), (126,
 scc, off = Register(253, 1, "src_scc"), Register(-1, 1, "off")
 
 _APERTURES = {235: "src_shared_base", 236: "src_shared_limit", 237: "src_private_base", 238: "src_private_limit"}
-_FLAGS = {251: "src_vccz", 252: "src_execz", 253: "src_scc"}
+_FLAGS = {253: "src_scc"}
+_GFX9_FLAGS = {239: "src_pops_exiting_wave_id", 251: "src_vccz", 252: "src_execz"}
 _PAIRS = {106: "vcc", 126: "exec"}
 
 
@@ -88,19 +89,14 @@ def special_names(generation: str, dwords: int) -> dict[int, str]:
     """Number -> name of the scalar registers that are not plainly numbered."""
     pairs = _PAIRS | ({102: "flat_scratch", 104: "xnack_mask"} if generation == "gfx940" else {})
     names = dict(_APERTURES | _FLAGS)
-    if generation != "gfx12":
-        names[239] = "src_pops_exiting_wave_id"
-    if generation == "gfx11":
-        names[254] = "src_lds_direct"
-    if generation == "gfx12":  # no longer readable as sources
-        del names[251], names[252]
+    if generation == "gfx940":
+        names |= _GFX9_FLAGS
     if dwords == 1:
         for low, name in pairs.items():
             names |= {low: name + "_lo", low + 1: name + "_hi"}
         names |= {124: "m0"} if generation == "gfx940" else {124: "null", 125: "m0"}
     elif dwords == 2:
         names |= pairs
-        names.pop(254, None)
     else:
         names = {}
     if generation != "gfx940" and dwords > 1:

@@ -53,14 +53,14 @@ class Slot:
 class WordSlot(Slot):
     """A fixed word: vcc, off, m0."""
 
-    __slots__ = ("scalar", "word")
+    __slots__ = ("word",)
 
     def __init__(self, spec: str, word: str, role: str):
         super().__init__(spec, word, role, 0)
-        self.word, self.scalar = word, 107 if word.startswith("vcc") and role != ">" else 0
+        self.word = word
 
     def _encode(self, text: str) -> tuple[int, int] | None:
-        return (0, self.scalar) if text == self.word else None
+        return (0, 0) if text == self.word else None
 
     def _text(self, bits: int) -> str:
         return self.word
@@ -73,16 +73,19 @@ class WordSlot(Slot):
 
 
 class ImmediateSlot(Slot):
-    __slots__ = ("field", "generation", "immediate")
+    __slots__ = ("field", "generation", "immediate", "kind")
 
     def __init__(self, spec: str, name: str, role: str, field: Field, kind: str, generation: str):
         super().__init__(spec, name, role, field.mask)
-        self.field, self.generation = field, generation
+        self.field, self.generation, self.kind = field, generation, kind
         self.immediate: Immediate = IMMEDIATES[kind]
 
     def _encode(self, text: str) -> tuple[int, int] | None:
         value = self.immediate.parse(text, self.generation)
-        return None if value is None or value & ~self.field.values else (self.field.place(value), 0)
+        if value is None or value & ~self.field.values:
+            return None
+        literal = {"k32": LITERAL_SCALAR | 32 << 44, "k16": LITERAL_SCALAR | 16 << 44}.get(self.kind)
+        return self.field.place(value), literal | value if literal else 0
 
     def _text(self, bits: int) -> str | None:
         return self.immediate.format(self.field.extract(bits), self.generation) or None
@@ -91,8 +94,7 @@ class ImmediateSlot(Slot):
         return self.field.extract(bits)
 
     def describe(self) -> str:
-        kind = self.spec.split(":")[1]
-        return f"{kind} of {self.field.values.bit_length()} bits"
+        return f"{self.kind} of {self.field.values.bit_length()} bits"
 
 
 class RegisterSlot(Slot):
@@ -104,7 +106,7 @@ class RegisterSlot(Slot):
 
     __slots__ = ("field", "half", "implied", "kind", "literal_shift", "mods", "sdwa")
 
-    def __init__(self, spec: str, name: str, role: str, field: Field, kind: Kind, mods: dict[str, Field], half: Field | None, size_bytes: int):
+    def __init__(self, spec: str, name: str, role: str, field: Field, kind: Kind, mods: dict[str, Field], half: Field | None, literal_shift: int):
         mask = field.mask | (half.mask if half else 0)
         for mod in mods.values():
             mask |= mod.mask
@@ -113,7 +115,7 @@ class RegisterSlot(Slot):
         implied = (VGPR if set(kind.banks) <= {"v", "a", "d"} else 0) | (AGPR if kind.banks == "a" else 0)
         self.implied = implied & ~field.values
         self.sdwa = kind.type == "sdwa"
-        self.literal_shift = size_bytes * 8 if "l" in kind.banks else 0
+        self.literal_shift = literal_shift if "l" in kind.banks else 0
 
     def _encode(self, text: str) -> tuple[int, int] | None:
         bits = 0
@@ -148,7 +150,7 @@ class RegisterSlot(Slot):
             return bits | self.field.place(0 if number == 106 else 0x80 | number), 0
         bits |= self.field.place(number)
         if literal is not None:
-            return bits | literal << self.literal_shift, LITERAL_SCALAR | literal
+            return bits | literal << self.literal_shift, LITERAL_SCALAR | literal | self.kind.bits << 44
         return bits, number + 1 if number < 128 and number != 124 or 235 <= number <= 239 or number > 250 and number < VGPR else 0
 
     def number(self, bits: int) -> int:
@@ -262,18 +264,18 @@ class ArrayModifier:
             return None
         values = word[len(self.name) + 2 : -1].split(",")
         values = [v.strip() for v in values]
-        if len(values) > len(self.masks) or not set(values) <= {"0", "1"}:
+        if not set(values) <= {"0", "1"} or len(values) > 4 or "1" in values[len(self.masks) :]:
             return None
         return sum(m for m, v in zip(self.masks, values, strict=False) if v == "1")
 
     def format(self, bits: int) -> str:
-        shown = bits
+        plain = bits
         for mask, slot in zip(self.masks, self.halves, strict=True):
             if slot is not None and slot.field.extract(bits) | slot.implied >= VGPR:
-                shown &= ~mask
-        if shown & self.mask == self.default:
+                plain &= ~mask
+        if plain & self.mask == self.default:
             return ""
-        return f"{self.name}:[{','.join(str(int(bool(shown & m))) for m in self.masks)}]"
+        return f"{self.name}:[{','.join(str(int(bool(bits & m))) for m in self.masks)}]"
 
 
 class ModifierSlot(Slot):
@@ -352,7 +354,7 @@ class ModifierSlot(Slot):
             else:
                 field, modifier, _ = item
                 words.append(modifier.format(field.extract(bits)))
-        return None if "?" in words else "".join(" " + w for w in words if w)
+        return None if any(w.endswith("?") for w in words) else "".join(" " + w for w in words if w)
 
 
 def split_modifiers(text: str) -> list[str]:

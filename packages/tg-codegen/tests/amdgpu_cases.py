@@ -1,0 +1,150 @@
+"""Random instances of every encoding, and llvm-mc as the witness that judges them."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import subprocess
+
+from tg_codegen.amdgpu.isa import Instruction, Isa, Row
+from tg_codegen.amdgpu.operands import LITERAL, Kind
+from tg_codegen.amdgpu.slots import ImmediateSlot, RegisterSlot, SizedSlot
+from tg_codegen.errors import AssemblerError
+
+LLVM_MC = shutil.which("llvm-mc-22")
+LITERALS = (0x1234, 0x56789ABC, 0xFFFFFF00, 0x80000123, 100, 0x3C01, 0x7FFF)
+
+
+class Generator:
+    """Random valid bits for the rows of an instruction set."""
+
+    def __init__(self, isa: Isa, seed: int):
+        self.isa, self.random = isa, random.Random(seed)
+        self.numbers: dict[Kind, list[list[int]]] = {}
+
+    def number(self, kind: Kind) -> int:
+        """A register or constant of a kind: each sort of it as likely as another."""
+        if kind not in self.numbers:
+            groups: dict[str, list[int]] = {}
+            for number in range(1024):
+                if number == LITERAL:
+                    continue
+                if (text := kind.format(number, None)) is not None:
+                    groups.setdefault(re.sub(r"[\d.:\[\]-]+", "", text) if number < 256 else str(number >> 8), []).append(number)
+            self.numbers[kind] = list(groups.values())
+        return self.random.choice(self.random.choice(self.numbers[kind]))
+
+    def instance(self, row: Row) -> Instruction | None:
+        bits, literal = row.free, None
+        for slot in row.operands:
+            if isinstance(slot, SizedSlot):
+                bits |= slot.field.place(256 | self.random.randrange(124) * 2 | self.random.randrange(2) << 9)
+            elif isinstance(slot, RegisterSlot):
+                if slot.literal_shift and self.random.random() < 0.15:
+                    literal = self.random.choice(LITERALS) if literal is None else literal
+                    bits |= slot.field.place(LITERAL)
+                else:
+                    number = self.number(slot.kind)
+                    if slot.sdwa:
+                        number = number | 0x80 if number != 106 else 0
+                    bits |= slot.field.place(number)
+                for field in [*slot.mods.values(), *([slot.half] if slot.half else [])]:
+                    bits |= field.mask * (self.random.random() < 0.3)
+            elif isinstance(slot, ImmediateSlot):
+                bits |= slot.field.place(self.random.getrandbits(self.random.choice((3, 8, 32))))
+        if literal is not None:
+            shift = row.size_bytes * 8
+            if any("16" in s.kind.type and not s.kind.type.startswith("v2") for s in row.literals if s.field.extract(bits) == LITERAL):
+                literal &= 0xFFFF
+            bits |= literal << shift
+        if row.modifiers is not None:
+            slot = row.modifiers
+            for _ in range(60):
+                trial = bits & ~(slot.mask & ~row.mask)
+                for field, modifier, _ in slot.fields:
+                    chance = self.random.random()
+                    value = modifier.default if chance < 0.5 else self.random.getrandbits(32) if chance < 0.9 else field.values
+                    trial |= field.place(value) & ~row.mask
+                for array in slot.arrays:
+                    for mask, half in zip(array.masks, array.halves, strict=True):
+                        keep = half is not None or self.random.random() < 0.6
+                        trial |= (array.default & mask if keep else mask * self.random.randrange(2)) if half is None else bits & mask
+                trial = trial & ~row.mask | row.base
+                if slot.text(trial) is not None:
+                    bits = trial
+                    break
+            else:
+                return None
+        bits = bits & ~row.mask | row.base
+        size = row.accepts(bits)
+        return Instruction(row, bits, size) if size else None
+
+    def cases(self, mnemonic: str, each: int) -> list[tuple[str, bytes]]:
+        """(text, bytes) of random instances; what breaks a limit on scalar operands is left out."""
+        out = []
+        for row in self.isa.rows(mnemonic):
+            made = 0
+            for _ in range(each * 6):
+                instruction = self.instance(row)
+                if instruction is None:
+                    continue
+                text = str(instruction)
+                try:
+                    again = self.isa.assemble_line(text)
+                except AssemblerError as error:
+                    if "scalar registers" in str(error) or "register bank" in str(error):
+                        continue
+                    raise AssertionError(f"{self.isa.target}: {text}: {error}") from error
+                if bytes(again) != bytes(instruction) and row is not again.row and row.mask != again.row.mask:
+                    continue  # another encoding of the same text
+                assert bytes(again) == bytes(instruction), (self.isa.target, text, bytes(again).hex(), bytes(instruction).hex())
+                if quirk_of_the_assembler(text):
+                    continue
+                out.append((text, bytes(instruction)))
+                made += 1
+                if made == each:
+                    break
+        return out
+
+
+def quirk_of_the_assembler(text: str) -> bool:
+    """LLVM loses `lit()` inside |...|, and takes no negated or absolute f64 literal with bit 31 set."""
+    return bool(re.search(r"[|(]lit\(", text) or ("64" in text and re.search(r"[|(]0x[89a-f][0-9a-f]{7}\b", text)))
+
+
+def quirk_of_the_disassembler(text: str, code: bytes) -> bool:
+    """Where LLVM prints less than the bytes say; see ERRATA.md."""
+    return bool(
+        re.match(r"s_(waitcnt|sendmsg|sendmsghalt|delay_alu) (0x)?[0-9a-f]+$", text)
+        or text.startswith("ds_swizzle")
+        or (re.search(r"fmaak|fmamk", text) and code[-4] in range(128, 249) and not any(code[-3:]))
+    )
+
+
+def attributes(isa: Isa) -> list[str]:
+    flags = ["-triple=amdgcn-amd-amdhsa", f"-mcpu={isa.target}"]
+    features = (["+real-true16"] if isa.generation == "gfx12" else []) + (
+        ["+wavefrontsize64", "-wavefrontsize32"] if isa.wave_size == 64 and isa.generation != "gfx940" else []
+    )
+    return flags + ([f"-mattr={','.join(features)}"] if features else [])
+
+
+def llvm_assemble(isa: Isa, texts: list[str]) -> list[bytes | str]:
+    """LLVM's bytes for every line, or its error."""
+    done = subprocess.run([LLVM_MC, *attributes(isa), "-show-encoding"], input="\n".join(texts) + "\n", capture_output=True, text=True)
+    errors = {int(n): message for n, message in re.findall(r"^<stdin>:(\d+):\d+: error: (.*)$", done.stderr, re.M)}
+    encodings = iter(re.findall(r"encoding: \[([^\]]*)\]", done.stdout))
+    return [errors[i] if i in errors else bytes(int(b, 16) for b in next(encodings).split(",")) for i in range(1, len(texts) + 1)]
+
+
+def llvm_disassemble(isa: Isa, codes: list[bytes]) -> list[str | None]:
+    """LLVM's text for every instruction, None where it decodes none."""
+    lines = "\n".join(" ".join(f"0x{b:02x}" for b in code) for code in codes)
+    done = subprocess.run([LLVM_MC, *attributes(isa), "-disassemble"], input=lines + "\n", capture_output=True, text=True)
+    bad = {int(n) for n in re.findall(r"^<stdin>:(\d+):\d+: warning", done.stderr, re.M)}
+    texts = [line.strip() for line in done.stdout.split("\n") if line.startswith("\t") and not line.startswith("\t.")]
+    if len(texts) != len(codes) - len(bad):
+        return [llvm_disassemble(isa, [code])[0] for code in codes] if len(codes) > 1 else [None]
+    found = iter(texts)
+    return [None if i in bad else next(found) for i in range(1, len(codes) + 1)]
