@@ -236,7 +236,9 @@ def slots(row: dict, classes: Classes, name: str) -> tuple[list[str], list[str],
             index, cls = int(source[1]), kinds[operand]
             supers = " ".join(classes.classes.get(cls, {}).get("super", ())) + cls
             operand = f"src{index}"
-            if "Int" in supers and "SDWA" in supers:
+            if cls.startswith("Bin"):
+                mods = ""
+            elif "Int" in supers and "SDWA" in supers:
                 mods = "x"
             elif "Int" not in supers and "Packed" not in supers:
                 mods = ("n" if f"neg{index}" in have else "") + ("a" if f"abs{index}" in have else "")
@@ -263,6 +265,8 @@ def slots(row: dict, classes: Classes, name: str) -> tuple[list[str], list[str],
     modifiers: list[str] = []
     for word in tail:
         modifier = word.removeprefix("$")
+        if word == "$gds" and row["ns"] in NAMESPACES["gfx940"]:
+            continue  # ERRATA.md, "gds on GFX90A and later"
         if name.startswith("VOP3PX"):
             modifier = {"src0_modifiers": "op_sel", "src1_modifiers": "op_sel_hi"}.get(modifier, modifier)
         if not word.startswith("$"):
@@ -362,12 +366,16 @@ def encode_rows(source: Source) -> tuple[dict, Formats, dict]:
             operands, modifiers, used = slots(row, classes, name)
             operands = width_by_format(row, imply_vcc(row, name, operands))
             have = fields(row, name)
+            own = {bit: field for field in used for high, low, _ in have.get(field, ()) for bit in range(low, high + 1)}
             row_format = formats.add(name, generation, row["size"], {k: v for k, v in have.items() if k in used})
             value, mask = constants(row)
             for field, segments in have.items():
                 if field not in used:  # a field that no text can set is zero
                     for high, low, _ in segments:
                         mask |= ((2 << (high - low)) - 1) << low
+            for bit, field in enumerate(("sel0", "sel1", "sel2", "seld")[: 3 if name.startswith("VOP3P") else 4], 11):
+                if "op_sel" in modifiers and field not in used and name.startswith("VOP3") and name != "VOP3PX":
+                    mask |= 1 << bit
             if name.startswith("VOP3P") and ("cbsz" not in used and "VOP3Pe_MAI_Base" not in row["class"] or "v_accvgpr" in mnemonic_):
                 ones = sum(1 << bit for i, bit in enumerate((59, 60, 14)) if f"selhi{i}" not in used)
                 mask, value = mask | ones, value | ones  # ERRATA.md, "implicit op_sel_hi"
@@ -378,7 +386,7 @@ def encode_rows(source: Source) -> tuple[dict, Formats, dict]:
             wave = "w32" if "isWave32" in row["pred"] else "w64" if "isWave64" in row["pred"] else ""
             effects = (",".join(row["defs"]), ",".join(row["uses"]), "".join(FLAG_LETTERS[f] for f in row["flags"] if f in FLAG_LETTERS),
                        latency_class(row))  # fmt: skip
-            shape = (row_format, " ".join(operands), " ".join(modifiers), mask & ~op_mask, value & ~op_mask, wave)
+            shape = (row_format, " ".join(operands), " ".join(modifiers), mask & ~op_mask, value & ~op_mask, wave, (frozenset(used), frozenset(own)))
             entry = (shape, effects, (value & op_mask) >> low)
             if entry not in table[mnemonic_, target]:
                 table[mnemonic_, target].append(entry)
@@ -457,7 +465,12 @@ def generate(source_path: str, out: Path) -> None:
         family = []
         for shape, effect, code in entries:
             label = format_names[shape[0]]
-            body = (shape[0][1], label, *shape[1:])
+            *body, (used, own) = (shape[0][1], label, *shape[1:])
+            places = formats.variants[shape[0][:2]][shape[0][2]]["fields"]
+            for field in used & places.keys():  # bits of a field that this encoding lacks are zero
+                for high, low, _ in places[field]:
+                    body[4] |= sum(1 << bit for bit in range(low, high + 1) if bit not in own)
+            body = tuple(body)
             if body not in shape_ids:
                 shape_ids[body] = len(shape_ids)
                 generation, label, operands, modifiers, mask, value, wave = body

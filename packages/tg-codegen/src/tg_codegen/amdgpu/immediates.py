@@ -268,7 +268,7 @@ def _parse_gpr_index(text: str, generation: str) -> int | None:
 
 def _format_gpr_index(value: int, generation: str) -> str:
     if value > 15:
-        return str(value)
+        return ""
     return f"gpr_idx({','.join(n for i, n in enumerate(_GPR_INDEX) if value >> i & 1)})"
 
 
@@ -290,7 +290,7 @@ def _constant(type_: str, mask: int) -> Immediate:
             return float_bits(value, type_)
         return value & mask if value is not None and -(mask + 1) // 2 <= value <= mask else None
 
-    return Immediate(parse, lambda value, generation: f"0x{value:x}")
+    return Immediate(parse, lambda value, generation: f"0x{value:x}" if value <= mask else "")
 
 
 def _smem(signed: bool) -> Immediate:
@@ -317,7 +317,7 @@ def _parse_barrier(text: str, generation: str) -> int | None:
 
 
 def _format_barrier(value: int, generation: str) -> str:
-    return str(value - 128) if value <= 192 else str(192 - value) if value <= 208 else ""
+    return "" if value < 128 else str(value - 128) if value <= 192 else str(192 - value) if value <= 208 else ""
 
 
 IMMEDIATES: dict[str, Immediate] = {

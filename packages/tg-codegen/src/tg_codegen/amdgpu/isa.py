@@ -256,7 +256,7 @@ class Isa:
         row.opcode, row.wave = opcode, wave
         writes, reads, row.flags, row.latency = effects.split("|")
         row.writes, row.reads = tuple(filter(None, writes.split(","))), tuple(filter(None, reads.split(",")))
-        row.text_spec = operands
+        row.text_spec = operands + "|" + modifiers
         row.operands = tuple(self._slot(row, spec, i) for i, spec in enumerate(operands.split(" ")) if spec)
         row.modifiers = self._modifier_slot(row, modifiers) if modifiers else None
         self._finish(row)
@@ -273,10 +273,12 @@ class Isa:
         row.checks, row.dual = (), 0
         if any(isinstance(s, SizedSlot) for s in row.operands):
             row.checks += (_check_sizes,)
+        if "cbsz" in row.text_spec and "src2" in row.text_spec:
+            row.checks += (_check_overlap,)
         if row.mnemonic.startswith("s_waitcnt_") and len(row.operands) == 2:
             row.checks += (_check_null,)
         valu = row.format.name.startswith("VOP")
-        row.scalars = (IMPLICIT_VCC,) if valu and "VCC" in row.reads else ()
+        row.scalars = (IMPLICIT_VCC,) if valu and "VCC" in row.reads and "src2:swave" not in row.text_spec else ()
         row.bus_limit = 99 if not valu else 1 if self.generation == "gfx940" or row.mnemonic in _ONE_SCALAR else 2
 
     def _slot(self, row: Row, spec: str, index: int) -> Slot:
@@ -314,11 +316,13 @@ class Isa:
         kind = self._adapt(row, name, kind)
         imm = fields.get("imm")
         shift = imm.segments[0][0] if imm else row.size_bytes * 8
-        key = (role, name, kind, mods, place, half, tuple(extra.values()), shift)
+        flip = VGPR if "_SDWA" in row.format.name and kind.startswith("vs") else 0
+        bare = bool(half) and "op_sel" not in row.text_spec
+        key = (role, name, kind, mods, place, half, tuple(extra.values()), shift, bare, flip)
         if key not in self._slots:
             if kind not in self._slots:
                 self._slots[kind] = Kind(kind, self.generation, self.wave_size)
-            self._slots[key] = RegisterSlot(spec, name, role, place, self._slots[kind], extra, half, shift)
+            self._slots[key] = RegisterSlot(spec, name, role, place, self._slots[kind], extra, half, shift, bare, flip)
         return self._slots[key]
 
     def _adapt(self, row: Row, name: str, kind: str) -> str:
@@ -342,20 +346,30 @@ class Isa:
                 words.append(name[1:])
                 order.append(name[1:])
             elif name in _ARRAYS:
-                parts = [p for p in _ARRAYS[name] if p in row.format.fields and not row.format.fields[p].mask & row.mask]
-                halves = [next((s for s in row.operands if isinstance(s, RegisterSlot) and s.half is row.format.fields[p]), None) for p in parts]
-                default = name == "op_sel_hi" and "neg_lo" in names
-                array = ArrayModifier(name, [row.format.fields[p].mask for p in parts], default, halves)
+                array = self._array(row, name, name == "op_sel_hi" and "neg_lo" in names)
                 arrays.append(array)
                 order.append(array)
             elif (place := "fi" if name == "fi8" else name) in row.format.fields:
                 field = row.format.fields[place]
                 required = name == "offset" and row.format.name == "SMEM" and self.generation == "gfx940"
-                item = (field, modifier(name, self.generation, row.format.name, row.mnemonic, "s128" in row.text_spec), required)
+                item = (field, modifier(name, self.generation, row.format.name, row.mnemonic, row.text_spec), required)
                 fields.append(item)
                 order.append(item)
         slot = self._slots[key] = ModifierSlot(text, words, fields, arrays, order)
         return slot
+
+    def _array(self, row: Row, name: str, default: bool) -> ArrayModifier:
+        """A place for every source and for the destination; those at the end that cannot be set are left out."""
+        sources = sum(s.name[:3] == "src" for s in row.operands)
+        third = row.format.fields.get(_ARRAYS[name][2])
+        if row.format.name[:5] != "VOP3P" and (row.mnemonic.startswith("v_fmac") or (sources == 2 and third and not third.mask & row.mask)):
+            sources = 3  # the destination is read as a third source
+        parts = [row.format.fields.get(p) for p in _ARRAYS[name][:sources] + _ARRAYS[name][3:]]
+        parts = [None if p is None or p.mask & row.mask else p for p in parts]
+        while parts and parts[-1] is None:
+            parts.pop()
+        halves = [next((s for s in row.operands if p and isinstance(s, RegisterSlot) and s.half is p), None) for p in parts]
+        return ArrayModifier(name, [p.mask if p else 0 for p in parts], default, halves)
 
     # Dual issue
 
@@ -428,7 +442,7 @@ class Isa:
             result = row.encode(operands, modifiers)
             if result.__class__ is tuple:
                 return Instruction(row, *result)
-            rank = result if result >= 0 else count
+            rank = count if result < 0 else result + (result == count)
             if rank > best:
                 best, best_row = rank, row
         raise self._refusal(mnemonic, rows, operands, modifiers, best_row)
@@ -591,7 +605,7 @@ _VOPD = {
 def _modifier_class(row: Row) -> str:
     """What a modifier's meaning depends on besides its name."""
     m = row.mnemonic
-    return "".join(w for w in ("flat_", "_f64_", "atomic", "store") if w in m) + "s128" * ("s128" in row.text_spec)
+    return "".join(w for w in ("flat_", "_f64_", "atomic", "store") if w in m) + "".join(w for w in ("s128", ":v64") if w in row.text_spec)
 
 
 def _modifier_word(name: str, value: Any) -> str:
@@ -606,6 +620,14 @@ def _check_sizes(row: Row, bits: int, operands: list[str]) -> None:
     for index, slot in enumerate(row.operands):
         if isinstance(slot, SizedSlot) and (want := slot.text(bits)) != operands[index]:
             raise AssemblerError(f"{row.mnemonic}: {slot.name}: got {operands[index]}, want {want or 'a format of 0..4'}, whose size cbsz or blgp gives", index)
+
+
+def _check_overlap(row: Row, bits: int, operands: list[str]) -> None:
+    """A matrix instruction's C is D or apart from it (small ones may overlap)."""
+    d, c = (next(s for s in row.operands if s.name == name) for name in ("vdst", "src2"))
+    distance = abs(d.number(bits) - c.number(bits))
+    if d.kind.dwords > 4 and 0 < distance < d.kind.dwords:
+        raise AssemblerError(f"{row.mnemonic}: src2: {c.text(bits)} partially overlaps vdst {d.text(bits)}", row.operands.index(c))
 
 
 def _check_null(row: Row, bits: int, operands: list[str]) -> None:

@@ -102,8 +102,12 @@ _DPP_WORDS = {
 _DPP_WORDS["gfx12"] = _DPP_WORDS["gfx11"]
 
 
-def _dpp_control(generation: str) -> Modifier:
+def _dpp_control(generation: str, doubles: bool) -> Modifier:
+    """On CDNA3, 64-bit operands take row_newbcast alone."""
+
     def parse(word: str) -> int | None:
+        if doubles and not word.startswith("row_newbcast"):
+            return None
         if word in _DPP_WORDS[generation]:
             return _DPP_WORDS[generation][word]
         if values := _list_values(word, "quad_perm"):
@@ -116,6 +120,8 @@ def _dpp_control(generation: str) -> Modifier:
         return None if value is None else first + value
 
     def format_(value: int) -> str:
+        if doubles and value >> 4 != 0x15:
+            return "?"
         if value < 0x100:
             return f"quad_perm:[{','.join(str(value >> 2 * i & 3) for i in range(4))}]"
         for word, number in _DPP_WORDS[generation].items():
@@ -143,7 +149,7 @@ _TH_ATOMIC = ("", "RETURN", "NT", "NT_RETURN")
 
 
 def _temporal_hint(word: str) -> int | None:
-    text = word[3:]
+    text = word[3:].replace("TH_ATOMIC_0x", "0x")
     if (value := _integer(text, 0, 7)) is not None:
         return value
     for prefix, names in (("TH_LOAD_", _TH), ("TH_STORE_", _TH_STORE)):
@@ -171,7 +177,8 @@ def _policy12(what: str) -> Modifier:
         words = []
         if hint:
             if what == "atomic":
-                words.append(f"th:TH_ATOMIC_{_TH_ATOMIC[hint]}" if hint < 4 else f"th:0x{hint:x}")
+                name = _TH_ATOMIC[hint] if hint < 4 else {4: "CASCADE_RT", 6: "CASCADE_NT"}.get(hint if scope > 1 else 0)
+                words.append(f"th:TH_ATOMIC_{name}" if name else f"th:0x{hint:x}")
             elif hint == 7 and what == "load":
                 words.append("th:0x7")
             else:
@@ -275,14 +282,14 @@ def _smem_offset(generation: str, kind: str) -> Modifier:
 _SELECTS = ("BYTE_0", "BYTE_1", "BYTE_2", "BYTE_3", "WORD_0", "WORD_1", "DWORD")
 
 
-def modifier(name: str, generation: str, format_name: str, mnemonic: str, buffer: bool) -> Modifier:
+def modifier(name: str, generation: str, format_name: str, mnemonic: str, operands: str) -> Modifier:
     """The modifier of an instruction: most depend on the name alone."""
     family = format_name.split(".")[0].split("_")[0]
     if name == "offset":
         if family == "DS":
             return _ds_offset()
         if family == "SMEM":
-            return _smem_offset(generation, "smem_buffer" if buffer else "smem")
+            return _smem_offset(generation, "smem_buffer" if "s128" in operands else "smem")
         if family in ("MUBUF", "MTBUF"):
             return _number("offset", 0, (1 << 23) - 1 if generation == "gfx12" else 4095)
         if generation == "gfx12":
@@ -297,7 +304,7 @@ def modifier(name: str, generation: str, format_name: str, mnemonic: str, buffer
             return _policy({"glc": 1, "slc": 2, "dlc": 4})
         return _policy12("atomic" if "atomic" in mnemonic else "store" if "store" in mnemonic else "load")
     if name == "dpp_ctrl":
-        return _dpp_control(generation)
+        return _dpp_control(generation, generation == "gfx940" and ":v64" in operands)
     if name == "format":
         return _buffer_format(generation)
     if name == "blgp" and "_f64_" in mnemonic:

@@ -238,7 +238,7 @@ class Kind:
         if number in self.specials:
             return self.specials[number] if number < 235 or "i" in self.banks else None
         first, last, prefix = (108, 124, "ttmp") if number >= 108 else (0, self.limit, "s")
-        if number + n > last or not self.aligned(number):
+        if number + n > last or (n == 3 and prefix == "ttmp") or not self.aligned(number):
             return None
         return f"{prefix}{number - first}" if n == 1 else f"{prefix}[{number - first}:{number - first + n - 1}]"
 
@@ -258,8 +258,6 @@ class Kind:
         for number, name in self.specials.items():
             if name == text and self.register_text(number) == text:
                 return number, None
-        if text == "vcc_lo" and False:
-            return None
         if "i" not in self.banks:
             return None
         if text.startswith("lit(") and text.endswith(")"):

@@ -104,9 +104,9 @@ class RegisterSlot(Slot):
     field that says which half of a 16-bit register is meant, where that is not bit 7 of the number.
     """
 
-    __slots__ = ("field", "half", "implied", "kind", "literal_shift", "mods", "sdwa")
+    __slots__ = ("bare", "field", "flip", "half", "implied", "kind", "literal_shift", "mods", "null", "sdwa")
 
-    def __init__(self, spec: str, name: str, role: str, field: Field, kind: Kind, mods: dict[str, Field], half: Field | None, literal_shift: int):
+    def __init__(self, spec: str, name: str, role: str, field: Field, kind: Kind, mods: dict[str, Field], half: Field | None, literal_shift: int, bare: bool = False, flip: int = 0):
         mask = field.mask | (half.mask if half else 0)
         for mod in mods.values():
             mask |= mod.mask
@@ -114,7 +114,10 @@ class RegisterSlot(Slot):
         self.field, self.kind, self.mods, self.half = field, kind, mods, half
         implied = (VGPR if set(kind.banks) <= {"v", "a", "d"} else 0) | (AGPR if kind.banks == "a" else 0)
         self.implied = implied & ~field.values
+        self.bare = bare  # no op_sel in the text: only a register can say which half
         self.sdwa = kind.type == "sdwa"
+        self.flip = flip  # SDWA marks scalars with the bit that elsewhere marks VGPRs
+        self.null = -1 if kind.generation == "gfx940" else 124
         self.literal_shift = literal_shift if "l" in kind.banks else 0
 
     def _encode(self, text: str) -> tuple[int, int] | None:
@@ -148,14 +151,14 @@ class RegisterSlot(Slot):
             return None
         if self.sdwa:
             return bits | self.field.place(0 if number == 106 else 0x80 | number), 0
-        bits |= self.field.place(number)
+        bits |= self.field.place(number ^ self.flip)
         if literal is not None:
             return bits | literal << self.literal_shift, LITERAL_SCALAR | literal | self.kind.bits << 44
-        return bits, number + 1 if number < 128 and number != 124 or 235 <= number <= 239 or number > 250 and number < VGPR else 0
+        return bits, number + 1 if number < 128 and number != self.null or 235 <= number <= 239 or number > 250 and number < VGPR else 0
 
     def number(self, bits: int) -> int:
         """The operand's number in the source encoding, halves removed."""
-        number = self.field.extract(bits) | self.implied
+        number = (self.field.extract(bits) ^ self.flip) | self.implied
         if self.sdwa:
             return number & 0x7F if number & 0x80 else 106
         return number & ~0x80 if "7" in self.kind.flags and "h" in self.kind.flags and number >= VGPR else number
@@ -171,7 +174,7 @@ class RegisterSlot(Slot):
             return result
 
     def _text(self, bits: int) -> str | None:
-        number = self.field.extract(bits) | self.implied
+        number = (self.field.extract(bits) ^ self.flip) | self.implied
         flags = self.kind.flags
         suffix = ""
         if number >= VGPR and flags:
@@ -180,6 +183,8 @@ class RegisterSlot(Slot):
                 suffix = ".h" if high else ".l"
             elif "7" in flags and number & 0x80:
                 return None
+        if self.bare and number < VGPR and bits & self.half.mask:
+            return None
         if self.sdwa and number & 0x7F and not number & 0x80:
             return None
         text = self.kind.format(self.number(bits), None) if self.number(bits) != LITERAL else None
@@ -264,6 +269,8 @@ class ArrayModifier:
             return None
         values = word[len(self.name) + 2 : -1].split(",")
         values = [v.strip() for v in values]
+        if len(values) == 4 and len(self.masks) == 3 and values[2] == "0":
+            del values[2]  # LLVM counts a tied third source
         if not set(values) <= {"0", "1"} or len(values) > 4 or "1" in values[len(self.masks) :]:
             return None
         return sum(m for m, v in zip(self.masks, values, strict=False) if v == "1")
