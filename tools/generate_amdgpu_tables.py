@@ -28,7 +28,7 @@ NAMESPACES = {
 # Where the opcode stands in each format (the rest of the constant bits are the format's encoding).
 OPCODE_BITS = {
     "SOP1": (15, 8), "SOP2": (29, 23), "SOPC": (22, 16), "SOPK": (27, 23), "SOPP": (22, 16),
-    "VOP1": (16, 9), "VOP2": (30, 25), "VOPC": (24, 17), "VOP3": (25, 16), "VOP3P": (22, 16), "VINTERP": (22, 16),
+    "VOP1": (16, 9), "VOP2": (30, 25), "VOPC": (24, 17), "VOP3": (25, 16), "VOP3P": (22, 16), "VOP3PM": (22, 16), "VINTERP": (22, 16),
     "SMEM": {"gfx940": (25, 18), "gfx11": (25, 18), "gfx12": (18, 13)},
     "DS": {"gfx940": (24, 17), "gfx11": (25, 18), "gfx12": (25, 18)},
     "FLAT": {"gfx940": (24, 18), "gfx11": (24, 18), "gfx12": (21, 14)},
@@ -109,6 +109,8 @@ def format_name(row: dict, generation: str) -> str:
         return "VINTERP"
     if "VOP3PXe" in classes:
         return "VOP3PX"
+    if any(len(bits) == 4 and (bits[3] == 9 or bits[2] == "idx") for bits in row["bits"]) or "VOP3Pe_MAI_Base" in classes:
+        return "VOP3PM"
     dpp = "" if "DPP" not in flags else "_DPP8" if any("DPP8" in c for c in classes) else "_DPP16"
     if "SDWA" in flags:
         dpp = "_SDWA"
@@ -366,6 +368,8 @@ def encode_rows(source: Source) -> tuple[dict, Formats, dict]:
             operands, modifiers, used = slots(row, classes, name)
             operands = width_by_format(row, imply_vcc(row, name, operands))
             have = fields(row, name)
+            if generation == "gfx940" and name == "VOP3P" and mnemonic_.startswith("v_dot"):
+                used -= {f"{part}{i}" for part in ("sel", "selhi") for i in range(3)}  # ERRATA.md, "op_sel of dot products"
             own = {bit: field for field in used for high, low, _ in have.get(field, ()) for bit in range(low, high + 1)}
             row_format = formats.add(name, generation, row["size"], {k: v for k, v in have.items() if k in used})
             value, mask = constants(row)
@@ -376,7 +380,7 @@ def encode_rows(source: Source) -> tuple[dict, Formats, dict]:
             for bit, field in enumerate(("sel0", "sel1", "sel2", "seld")[: 3 if name.startswith("VOP3P") else 4], 11):
                 if "op_sel" in modifiers and field not in used and name.startswith("VOP3") and name != "VOP3PX":
                     mask |= 1 << bit
-            if name.startswith("VOP3P") and ("cbsz" not in used and "VOP3Pe_MAI_Base" not in row["class"] or "v_accvgpr" in mnemonic_):
+            if name in ("VOP3P", "VOP3P_DPP8", "VOP3P_DPP16") or "v_accvgpr" in mnemonic_ and name == "VOP3PM":
                 ones = sum(1 << bit for i, bit in enumerate((59, 60, 14)) if f"selhi{i}" not in used)
                 mask, value = mask | ones, value | ones  # ERRATA.md, "implicit op_sel_hi"
             if name.startswith("VOP3") and mnemonic_.startswith("v_cmpx") and not any(o.startswith(">sdst") for o in operands):
@@ -428,7 +432,7 @@ def vopd_halves(rows: list[dict], classes: Classes) -> dict[str, tuple]:
 def order(entry: tuple) -> tuple:
     """Text without a suffix means the first form that fits, in this order (LLVM's)."""
     name, _, variant = entry[0][0]
-    forms = ("VOP1", "VOP2", "VOPC", "VOP3", "VOP3P", "VINTERP")
+    forms = ("VOP1", "VOP2", "VOPC", "VOP3", "VOP3P", "VOP3PM", "VINTERP")
     return (-variant if name == "SMEM" else 0, name.endswith("_DPP8"), name.endswith("_DPP16"), name.endswith("_SDWA"), name.split("_")[0] in forms[3:])
 
 

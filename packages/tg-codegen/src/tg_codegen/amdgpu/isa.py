@@ -346,7 +346,7 @@ class Isa:
                 words.append(name[1:])
                 order.append(name[1:])
             elif name in _ARRAYS:
-                array = self._array(row, name, name == "op_sel_hi" and "neg_lo" in names)
+                array = self._array(row, name, name == "op_sel_hi" and row.format.name != "VOP3PX" and "_mix" not in row.mnemonic)
                 arrays.append(array)
                 order.append(array)
             elif (place := "fi" if name == "fi8" else name) in row.format.fields:
@@ -605,7 +605,7 @@ _VOPD = {
 def _modifier_class(row: Row) -> str:
     """What a modifier's meaning depends on besides its name."""
     m = row.mnemonic
-    return "".join(w for w in ("flat_", "_f64_", "atomic", "store") if w in m) + "".join(w for w in ("s128", ":v64") if w in row.text_spec)
+    return "".join(w for w in ("flat_", "_f64_", "_mix", "atomic", "store", "v_fmac") if w in m) + "".join(w for w in ("s128", ":v64") if w in row.text_spec)
 
 
 def _modifier_word(name: str, value: Any) -> str:

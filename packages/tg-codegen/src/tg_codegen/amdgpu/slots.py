@@ -154,7 +154,7 @@ class RegisterSlot(Slot):
         bits |= self.field.place(number ^ self.flip)
         if literal is not None:
             return bits | literal << self.literal_shift, LITERAL_SCALAR | literal | self.kind.bits << 44
-        return bits, number + 1 if number < 128 and number != self.null or 235 <= number <= 239 or number > 250 and number < VGPR else 0
+        return bits, (self.kind.dwords << 9) + number + 1 if number < 128 and number != self.null or 235 <= number <= 239 or number > 250 and number < VGPR else 0
 
     def number(self, bits: int) -> int:
         """The operand's number in the source encoding, halves removed."""
@@ -169,6 +169,8 @@ class RegisterSlot(Slot):
             return self._texts[key]
         except KeyError:
             if self.literal_shift and self.field.extract(bits) == LITERAL:
+                if self.bare and bits & self.half.mask:
+                    return None
                 return self._decorated(bits, self.kind.format(LITERAL, bits >> self.literal_shift & 0xFFFFFFFF), True)
             result = self._texts[key] = self._text(key)
             return result
