@@ -109,6 +109,8 @@ def format_name(row: dict, generation: str) -> str:
         return "VINTERP"
     if "VOP3PXe" in classes:
         return "VOP3PX"
+    if mnemonic(row) == "v_accvgpr_write_b32":
+        return "VOP3P"  # its destination is an AGPR with no bit that says so
     if any(len(bits) == 4 and (bits[3] == 9 or bits[2] == "idx") for bits in row["bits"]) or "VOP3Pe_MAI_Base" in classes:
         return "VOP3PM"
     dpp = "" if "DPP" not in flags else "_DPP8" if any("DPP8" in c for c in classes) else "_DPP16"

@@ -171,6 +171,8 @@ def encode_number(value: int | float, type_: str, literal: bool) -> tuple[int, i
         if type_ == "b16" and value != 0.0 and float_bits(value, "f16") not in float_patterns(type_):
             return None
         bits = float_bits(value, pattern)
+        if value in (0.15915494, 0.15915494309189532):
+            return 248, None
         if type_ in ("f64", "b64"):
             found = float_patterns(type_).get(bits, 128 if bits == 0 else None)
             if type_ == "f64":
