@@ -36,7 +36,7 @@ class Generator:
         return self.random.choice(self.random.choice(self.numbers[kind]))
 
     def instance(self, row: Row) -> Instruction | None:
-        bits, literal, scalars = row.free, None, len(row.scalars)
+        bits, literal, scalars = row.free, None, len(row.scalars) + row.imm
         for slot in row.operands:
             if isinstance(slot, SizedSlot):
                 bits |= slot.field.place(256 | self.random.randrange(124) * 2 | self.random.randrange(2) << 9)
@@ -92,7 +92,7 @@ class Generator:
         out = []
         for row in self.isa.rows(mnemonic):
             made = 0
-            for _ in range(each * 6):
+            for _ in range(each * 6 + 20):
                 instruction = self.instance(row)
                 if instruction is None:
                     continue

@@ -140,6 +140,7 @@ class _Assembler:
     def symbolic(self, statement: str, error: AssemblerError) -> Instruction:
         """An instruction with symbols: known ones are replaced, a label becomes a fixup."""
         mnemonic, _, rest = statement.partition(" ")
+        rest = re.sub(r"\s*(<<|>>|[-+*/&^])\s*(?=[\w.$(])(?<!,)", r"\1", rest)
         rows = self.isa.rows(mnemonic)
         operands, modifiers = split_operands(rest.strip())
         known = {**self.symbols}
@@ -176,6 +177,7 @@ class _Assembler:
                 else:
                     self.code[offset + instruction.size_bytes - 4 : offset + instruction.size_bytes] = (value & 0xFFFFFFFF).to_bytes(4, "little")
             except AssemblerError as error:
+                error.operand = index
                 raise ParseError(str(error), line, self.column(lines[line - 1], statement, error)) from error
         for kernel, name, text, line in self.pending:
             try:

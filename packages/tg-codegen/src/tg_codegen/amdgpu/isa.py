@@ -138,6 +138,8 @@ class Row:
         if self.dual:
             x, _, y = self.name.partition(" :: ")
             return f"{x} {', '.join(texts[: self.dual])} :: {y} {', '.join(texts[self.dual :])}"
+        if self.mnemonic == "s_endpgm" and texts == ["0"]:
+            return self.name
         name = f"{self.name} {', '.join(texts)}" if texts else self.name
         return name + self.modifiers.text(bits) if self.modifiers is not None else name
 
