@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
 from tg_codegen.amdgpu.operands import float_bits, parse_number
@@ -277,8 +279,8 @@ _VERSIONS = {"UC_VERSION_GFX7": 0, "UC_VERSION_GFX10": 4, "UC_VERSION_GFX11": 6,
 
 
 def _parse_version(text: str, generation: str) -> int | None:
-    parts = [_VERSIONS.get(p.strip(), _integer(p.strip(), 0, 0xFFFF)) for p in text.split("|")]
-    return None if None in parts else sum(set(parts))
+    parts = [_VERSIONS.get(p.strip(" ()"), _integer(p.strip(" ()"), 0, 0xFFFF)) for p in text.split("|")]
+    return None if None in parts else reduce(or_, parts)
 
 
 def _constant(type_: str, mask: int) -> Immediate:

@@ -275,13 +275,15 @@ class Isa:
         row.checks, row.dual = (), 0
         if any(isinstance(s, SizedSlot) for s in row.operands):
             row.checks += (_check_sizes,)
-        if "cbsz" in row.text_spec and "src2" in row.text_spec:
+        if "cbsz" in row.text_spec and "src2" in row.text_spec and not row.checks:
             row.checks += (_check_overlap,)
+        if row.mnemonic == "v_writelane_b32" and self.generation == "gfx940":
+            row.checks += (_check_lane,)
         if row.mnemonic.startswith("s_waitcnt_") and len(row.operands) == 2:
             row.checks += (_check_null,)
         valu = row.format.name.startswith("VOP")
         row.scalars = (IMPLICIT_VCC,) if valu and "VCC" in row.reads and "src2:swave" not in row.text_spec else ()
-        row.bus_limit = 99 if not valu else 1 if self.generation == "gfx940" or row.mnemonic in _ONE_SCALAR else 2
+        row.bus_limit = 99 if not valu or _check_lane in row.checks else 1 if self.generation == "gfx940" or row.mnemonic in _ONE_SCALAR else 2
 
     def _slot(self, row: Row, spec: str, index: int) -> Slot:
         role = spec[: len(spec) - len(spec.lstrip("<>"))]
@@ -575,7 +577,7 @@ class Node:
         return node.rows
 
 
-IMPLICIT_VCC = 1 << 20
+IMPLICIT_VCC = (2 << 9) + 106 + 1
 _NONE: list = []
 
 
@@ -628,8 +630,15 @@ def _check_overlap(row: Row, bits: int, operands: list[str]) -> None:
     """A matrix instruction's C is D or apart from it (small ones may overlap)."""
     d, c = (next(s for s in row.operands if s.name == name) for name in ("vdst", "src2"))
     distance = abs(d.number(bits) - c.number(bits))
-    if d.kind.dwords > 4 and 0 < distance < d.kind.dwords:
+    if d.kind.dwords > 4 and c.number(bits) >= VGPR and 0 < distance < d.kind.dwords:
         raise AssemblerError(f"{row.mnemonic}: src2: {c.text(bits)} partially overlaps vdst {d.text(bits)}", row.operands.index(c))
+
+
+def _check_lane(row: Row, bits: int, operands: list[str]) -> None:
+    """GFX9's writelane reads one scalar register, and besides it m0 as the lane."""
+    scalars = {scalar for slot, text in zip(row.operands[1:], operands[1:], strict=True) if (scalar := slot.encode(text)[1])}
+    if len(scalars) > 1 and operands[2] != "m0":
+        raise AssemblerError(f"{row.mnemonic}: reads more than 1 scalar registers and literals")
 
 
 def _check_null(row: Row, bits: int, operands: list[str]) -> None:

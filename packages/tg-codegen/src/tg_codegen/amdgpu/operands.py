@@ -200,14 +200,17 @@ _REGISTER = re.compile(r"(v|s|a|ttmp|acc)(\d+|\[(\d+)(?::(\d+))?\])(\.[lh])?$")
 class Kind:
     """What an operand takes; `parse` and `format` go between text and (number, literal)."""
 
-    __slots__ = ("banks", "bits", "dwords", "flags", "generation", "limit", "specials", "type", "wave")
+    __slots__ = ("banks", "bits", "dwords", "flags", "generation", "limit", "literal_bits", "specials", "type", "wave")
 
     def __init__(self, spec: str, generation: str, wave: int):
         spec, _, self.flags = spec.partition("/")
         spec, _, self.type = spec.partition(".")
         self.banks, bits = re.fullmatch(r"([vasild]*?)(\d+|wave|f8f6f4)", spec).groups()
+        if generation != "gfx940":
+            self.banks = self.banks.replace("va", "v")  # accumulation registers are CDNA's
         self.generation, self.wave = generation, wave
         self.bits = wave if bits == "wave" else 0 if bits == "f8f6f4" else int(bits)
+        self.literal_bits = max(32, self.bits)
         self.dwords = max(1, self.bits // 32)
         self.limit = scalar_limit(generation)
         self.specials = special_names(generation, self.dwords)

@@ -84,7 +84,7 @@ class ImmediateSlot(Slot):
         value = self.immediate.parse(text, self.generation)
         if value is None or value & ~self.field.values:
             return None
-        literal = {"k32": LITERAL_SCALAR | 32 << 44, "k16": LITERAL_SCALAR | 16 << 44}.get(self.kind)
+        literal = {"k32": LITERAL_SCALAR | 32 << 44, "k16": LITERAL_SCALAR | 32 << 44}.get(self.kind)
         return self.field.place(value), literal | value if literal else 0
 
     def _text(self, bits: int) -> str | None:
@@ -104,7 +104,7 @@ class RegisterSlot(Slot):
     field that says which half of a 16-bit register is meant, where that is not bit 7 of the number.
     """
 
-    __slots__ = ("bare", "field", "flip", "half", "implied", "kind", "literal_shift", "mods", "null", "sdwa")
+    __slots__ = ("bare", "field", "flip", "half", "implied", "kind", "literal_shift", "mods", "null", "sdwa", "vector")
 
     def __init__(self, spec: str, name: str, role: str, field: Field, kind: Kind, mods: dict[str, Field], half: Field | None, literal_shift: int, bare: bool = False, flip: int = 0):
         mask = field.mask | (half.mask if half else 0)
@@ -114,6 +114,7 @@ class RegisterSlot(Slot):
         self.field, self.kind, self.mods, self.half = field, kind, mods, half
         implied = (VGPR if set(kind.banks) <= {"v", "a", "d"} else 0) | (AGPR if kind.banks == "a" else 0)
         self.implied = implied & ~field.values
+        self.vector = 0 if "v" in kind.banks else AGPR - VGPR  # accumulators alone: the field has no bit for it
         self.bare = bare  # no op_sel in the text: only a register can say which half
         self.sdwa = kind.type == "sdwa"
         self.flip = flip  # SDWA marks scalars with the bit that elsewhere marks VGPRs
@@ -153,14 +154,20 @@ class RegisterSlot(Slot):
             return bits | self.field.place(0 if number == 106 else 0x80 | number), 0
         bits |= self.field.place(number ^ self.flip)
         if literal is not None:
-            return bits | literal << self.literal_shift, LITERAL_SCALAR | literal | self.kind.bits << 44
-        return bits, (self.kind.dwords << 9) + number + 1 if number < 128 and number != self.null or 235 <= number <= 239 or number > 250 and number < VGPR else 0
+            return bits | literal << self.literal_shift, LITERAL_SCALAR | literal | self.kind.literal_bits << 44
+        if not self.reads:
+            return bits, 0
+        if number < 128 and number != self.null:
+            return bits, (self.kind.dwords << 9) + number + 1  # a pair and its half count as two
+        return bits, number + 1 if 235 <= number <= 239 or number > 250 and number < VGPR else 0
 
     def number(self, bits: int) -> int:
         """The operand's number in the source encoding, halves removed."""
         number = (self.field.extract(bits) ^ self.flip) | self.implied
         if self.sdwa:
             return number & 0x7F if number & 0x80 else 106
+        if number >= VGPR:
+            number |= self.vector
         return number & ~0x80 if "7" in self.kind.flags and "h" in self.kind.flags and number >= VGPR else number
 
     def text(self, bits: int) -> str | None:
