@@ -67,3 +67,18 @@ def test_mnemonics_bare_llvm_knows_the_same():
         judged = llvm_assemble(instructions, plain)
         unknown = [m for m, j in zip(plain, judged, strict=True) if isinstance(j, str) and ("invalid instruction" in j or "not supported" in j)]
         assert not unknown, (target, unknown)
+
+
+@needs_llvm
+@pytest.mark.parametrize(("target", "wave_size"), CONFIGURATIONS[:5])
+def test_aliases_old_names_agree_with_llvm(target, wave_size):
+    instructions = isa(target, wave_size)
+    generator = Generator(instructions, SEED)
+    texts = []
+    for alias, name in instructions.aliases().items():
+        for text, _ in generator.cases(name, 2):
+            mnemonic, _, rest = text.partition(" ")
+            if mnemonic == name:
+                texts.append(f"{alias} {rest}")
+    wrong = [(t, j) for t, j in zip(texts, llvm_assemble(instructions, texts), strict=True) if j != bytes(instructions.assemble_line(t))]
+    assert not wrong, wrong[:10]

@@ -204,9 +204,17 @@ class Isa:
         self._slots: dict[Any, Any] = {}
         self._vopd: dict[str, tuple[int | None, int | None, str, str]] | None = None
         self._tree: Node | None = None
+        self._aliases: dict[str, str] | None = None
         self._by_place: dict[tuple[str, int], Row] = {}
 
     # Rows
+
+    def aliases(self) -> dict[str, str]:
+        """Old names that LLVM still reads -> names of ours."""
+        if self._aliases is None:
+            words = (line.split(" ") for line in _table("aliases"))
+            self._aliases = {w[0]: w[1] for w in words if self.target in w[2].split(",")}
+        return self._aliases
 
     def mnemonics(self) -> list[str]:
         return [*self._cells, *self.vopd()]
@@ -223,6 +231,8 @@ class Isa:
             rows = self._make_rows(mnemonic, int(family), int(opcode, 16))
         elif " :: " in mnemonic:
             rows = self._make_vopd(mnemonic)
+        elif name := self.aliases().get(mnemonic):
+            rows = self.rows(name)
         elif match := _SUFFIX.search(mnemonic):
             rows = tuple(r for r in self.rows(mnemonic[: match.start()]) if _form(r.format.name) == match[0])
         else:
