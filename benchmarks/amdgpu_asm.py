@@ -30,17 +30,27 @@ print(f"{{a * 1e3:.1f}} {{b * 1e3:.1f}} {{c * 1e3:.1f}}")
 
 def main(targets: list[str]) -> None:
     from amdgpu_cases import Generator
-
     from tg_codegen.amdgpu.assembler import assemble
     from tg_codegen.amdgpu.disassembler import decode_all
     from tg_codegen.amdgpu.isa import TARGETS, isa
 
-    print("target    load ms: mnemonics, decoder, every row   instructions   cold asm/s   assemble/s   decode/s   disassemble/s")
+    print(
+        "target    load ms: mnemonics, decoder, every row   instructions   cold asm/s   assemble/s   decode/s   disassemble/s"
+    )
     for target in targets or TARGETS:
-        load = min(subprocess.check_output([sys.executable, "-c", LOAD.format(target=target)], text=True) for _ in range(3)).split()
+        load = min(
+            subprocess.check_output([sys.executable, "-c", LOAD.format(target=target)], text=True)
+            for _ in range(3)
+        ).split()
         instructions = isa(target)
         generator = Generator(instructions, 1)
-        cases = [c for _ in range(4) for m in instructions.mnemonics() if not m.startswith("v_dual") for c in generator.cases(m, 2)]
+        cases = [
+            c
+            for _ in range(4)
+            for m in instructions.mnemonics()
+            if not m.startswith("v_dual")
+            for c in generator.cases(m, 2)
+        ]
         generator.random.shuffle(cases)
         text, code = "\n".join(c[0] for c in cases), b"".join(c[1] for c in cases)
         best = [0.0] * 4
@@ -61,7 +71,9 @@ def main(targets: list[str]) -> None:
             assert len(lines) == len(cases)
             rates = (t0 - start, t1 - t0, t3 - t2, t3 - t2 + t4 - t3)
             best = [max(b, len(cases) / r) for b, r in zip(best, rates, strict=True)]
-        print(f"{target:8}  {load[0]:>8} {load[1]:>8} {load[2]:>8} {len(cases):>30,} {best[0]:>12,.0f} {best[1]:>12,.0f} {best[2]:>10,.0f} {best[3]:>15,.0f}")
+        print(
+            f"{target:8}  {load[0]:>8} {load[1]:>8} {load[2]:>8} {len(cases):>30,} {best[0]:>12,.0f} {best[1]:>12,.0f} {best[2]:>10,.0f} {best[3]:>15,.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,13 @@ from collections import defaultdict
 from pathlib import Path
 
 TARGETS = ("gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
-GENERATION = {"gfx942": "gfx940", "gfx950": "gfx940", "gfx1100": "gfx11", "gfx1151": "gfx11", "gfx1201": "gfx12"}
+GENERATION = {
+    "gfx942": "gfx940",
+    "gfx950": "gfx940",
+    "gfx1100": "gfx11",
+    "gfx1151": "gfx11",
+    "gfx1201": "gfx12",
+}
 NAMESPACES = {
     "gfx940": {"GFX8", "GFX9", "GFX90A", "GFX940", "GFX9_DL", "GFX950"},
     "gfx11": {"GFX11", "GFX11_FAKE16", "GFX11W64"},
@@ -84,9 +90,13 @@ class Source:
         spaces = NAMESPACES[GENERATION[target]]
         rows = [r for r in self.rows if r["ns"] in spaces and all(known[p] for p in r["pred"])]
         rows = [r for r in rows if "isCodeGenOnly" not in r["flags"]]
-        rows = [r for r in rows if not (r["asm"].endswith(" tfe") and "mayLoad" not in r["flags"])]  # means nothing
+        rows = [
+            r for r in rows if not (r["asm"].endswith(" tfe") and "mayLoad" not in r["flags"])
+        ]  # means nothing
         # TableGen spells VOPC's and carry's vcc in three ways; the neutral one is enough, tables.py adds vcc.
-        return [r for r in rows if not ("isAsmParserOnly" in r["flags"] and re.search(r" vcc(_lo)?\b", r["asm"]))]
+        return [
+            r for r in rows if not ("isAsmParserOnly" in r["flags"] and re.search(r" vcc(_lo)?\b", r["asm"]))
+        ]
 
 
 def mnemonic(row: dict) -> str:
@@ -111,7 +121,10 @@ def format_name(row: dict, generation: str) -> str:
         return "VOP3PX"
     if mnemonic(row) == "v_accvgpr_write_b32":
         return "VOP3P"  # its destination is an AGPR with no bit that says so
-    if any(len(bits) == 4 and (bits[3] == 9 or bits[2] == "idx") for bits in row["bits"]) or "VOP3Pe_MAI_Base" in classes:
+    if (
+        any(len(bits) == 4 and (bits[3] == 9 or bits[2] == "idx") for bits in row["bits"])
+        or "VOP3Pe_MAI_Base" in classes
+    ):
         return "VOP3PM"
     dpp = "" if "DPP" not in flags else "_DPP8" if any("DPP8" in c for c in classes) else "_DPP16"
     if "SDWA" in flags:
@@ -198,7 +211,7 @@ class Classes:
         type_ = type_.replace("int", "b").replace("fp", "f")
         flags = "h" if register.startswith(("VGPR_16", "VS_16")) else ""
         flags += "7" if "Lo128" in register else ""
-        flags += "n" if "XNULL" in register or "XM0_XEXEC" in register and False else ""
+        flags += "n" if "XNULL" in register or ("XM0_XEXEC" in register and False) else ""
         flags += "x" if "XEXEC" in register else ""
         flags += "m" if "XM0" in register else ""
         return f"{banks}{width}" + (f".{type_}" if type_ else "") + (f"/{flags}" if flags else "")
@@ -246,7 +259,7 @@ def slots(row: dict, classes: Classes, name: str) -> tuple[list[str], list[str],
                 mods = "x"
             elif "Int" not in supers and "Packed" not in supers:
                 mods = ("n" if f"neg{index}" in have else "") + ("a" if f"abs{index}" in have else "")
-            used.update({f"{ {'n': 'neg', 'a': 'abs', 'x': 'sext'}[m]}{index}" for m in mods})
+            used.update({f"{ {'n': 'neg', 'a': 'abs', 'x': 'sext'}[m] }{index}" for m in mods})
         kind = classes.kind(kinds[operand])
         if "/" in kind and "h" in kind.split("/")[1] and "7" not in kind:
             half = "seld" if operand == "vdst" else "sel" + operand[-1]
@@ -293,13 +306,16 @@ MODIFIERS = {
     "op_sel": {"sel0", "sel1", "sel2", "seld"}, "op_sel_hi": {"selhi0", "selhi1", "selhi2"},
     "neg_lo": {"neg0", "neg1", "neg2"}, "neg_hi": {"abs0", "abs1", "abs2"}, "fi8": {"fi"},
 } | {m: {m} for m in (
-    "clamp omod offset offset0 offset1 gds cpol dpp_ctrl row_mask bank_mask bound_ctrl fi dpp8 dst_sel dst_unused src0_sel "
-    "src1_sel cbsz abid blgp byte_sel bitop3 waitexp index_key_8bit index_key_16bit format".split())}  # fmt: skip
+    ["clamp", "omod", "offset", "offset0", "offset1", "gds", "cpol", "dpp_ctrl", "row_mask", "bank_mask", "bound_ctrl", "fi", "dpp8", "dst_sel", "dst_unused", "src0_sel", "src1_sel", "cbsz", "abid", "blgp", "byte_sel", "bitop3", "waitexp", "index_key_8bit", "index_key_16bit", "format"])}  # fmt: skip
 
 
 def imply_vcc(row: dict, name: str, operands: list[str]) -> list[str]:
     """LLVM's printer adds the vcc of e32 and DPP forms by itself; here it stands in the operands."""
-    if not name.startswith(("VOP2", "VOPC")) or "=vcc" in operands or any(o.lstrip("<>").startswith("sdst") for o in operands):
+    if (
+        not name.startswith(("VOP2", "VOPC"))
+        or "=vcc" in operands
+        or any(o.lstrip("<>").startswith("sdst") for o in operands)
+    ):
         return operands
     if "VCC" in row["defs"]:
         operands = operands[:1] * (name[:4] == "VOP2") + ["=vcc"] + operands[(name[:4] == "VOP2") :]
@@ -358,8 +374,17 @@ def encode_rows(source: Source) -> tuple[dict, Formats, dict]:
     for target in TARGETS:
         generation = GENERATION[target]
         rows = source.rows_for(target)
-        named = [(r, mnemonic(r), "" if "VOPDe" in r["class"] or "VOPD_MADKe" in r["class"] else format_name(r, generation)) for r in rows]
-        real = {(m, f, opcode(r, f, generation)) for r, m, f in named if f and "UseRealTrue16Insts" in r["pred"]}
+        named = [
+            (
+                r,
+                mnemonic(r),
+                "" if "VOPDe" in r["class"] or "VOPD_MADKe" in r["class"] else format_name(r, generation),
+            )
+            for r in rows
+        ]
+        real = {
+            (m, f, opcode(r, f, generation)) for r, m, f in named if f and "UseRealTrue16Insts" in r["pred"]
+        }
         vopd[target] = vopd_halves([r for r, _, f in named if not f], classes)
         for row, mnemonic_, name in named:
             if not name:
@@ -371,28 +396,58 @@ def encode_rows(source: Source) -> tuple[dict, Formats, dict]:
             operands = width_by_format(row, imply_vcc(row, name, operands))
             have = fields(row, name)
             if generation == "gfx940" and name == "VOP3P" and mnemonic_.startswith("v_dot"):
-                used -= {f"{part}{i}" for part in ("sel", "selhi") for i in range(3)}  # ERRATA.md, "op_sel of dot products"
-            own = {bit: field for field in used for high, low, _ in have.get(field, ()) for bit in range(low, high + 1)}
-            row_format = formats.add(name, generation, row["size"], {k: v for k, v in have.items() if k in used})
+                used -= {
+                    f"{part}{i}" for part in ("sel", "selhi") for i in range(3)
+                }  # ERRATA.md, "op_sel of dot products"
+            own = {
+                bit: field
+                for field in used
+                for high, low, _ in have.get(field, ())
+                for bit in range(low, high + 1)
+            }
+            row_format = formats.add(
+                name, generation, row["size"], {k: v for k, v in have.items() if k in used}
+            )
             value, mask = constants(row)
             for field, segments in have.items():
                 if field not in used:  # a field that no text can set is zero
                     for high, low, _ in segments:
                         mask |= ((2 << (high - low)) - 1) << low
-            for bit, field in enumerate(("sel0", "sel1", "sel2", "seld")[: 3 if name.startswith("VOP3P") else 4], 11):
-                if "op_sel" in modifiers and field not in used and name.startswith("VOP3") and name != "VOP3PX":
+            for bit, field in enumerate(
+                ("sel0", "sel1", "sel2", "seld")[: 3 if name.startswith("VOP3P") else 4], 11
+            ):
+                if (
+                    "op_sel" in modifiers
+                    and field not in used
+                    and name.startswith("VOP3")
+                    and name != "VOP3PX"
+                ):
                     mask |= 1 << bit
-            if name in ("VOP3P", "VOP3P_DPP8", "VOP3P_DPP16") or "v_accvgpr" in mnemonic_ and name == "VOP3PM":
+            if name in ("VOP3P", "VOP3P_DPP8", "VOP3P_DPP16") or (
+                "v_accvgpr" in mnemonic_ and name == "VOP3PM"
+            ):
                 ones = sum(1 << bit for i, bit in enumerate((59, 60, 14)) if f"selhi{i}" not in used)
                 mask, value = mask | ones, value | ones  # ERRATA.md, "implicit op_sel_hi"
-            if name.startswith("VOP3") and mnemonic_.startswith("v_cmpx") and not any(o.startswith(">sdst") for o in operands):
+            if (
+                name.startswith("VOP3")
+                and mnemonic_.startswith("v_cmpx")
+                and not any(o.startswith(">sdst") for o in operands)
+            ):
                 mask, value = mask | 0xFF, value | 0x7E  # ERRATA.md, "v_cmpx names exec"
             high, low = opcode_bits(name, generation)
             op_mask = ((2 << (high - low)) - 1) << low
             wave = "w32" if "isWave32" in row["pred"] else "w64" if "isWave64" in row["pred"] else ""
             effects = (",".join(row["defs"]), ",".join(row["uses"]), "".join(FLAG_LETTERS[f] for f in row["flags"] if f in FLAG_LETTERS),
                        latency_class(row))  # fmt: skip
-            shape = (row_format, " ".join(operands), " ".join(modifiers), mask & ~op_mask, value & ~op_mask, wave, (frozenset(used), frozenset(own)))
+            shape = (
+                row_format,
+                " ".join(operands),
+                " ".join(modifiers),
+                mask & ~op_mask,
+                value & ~op_mask,
+                wave,
+                (frozenset(used), frozenset(own)),
+            )
             entry = (shape, effects, (value & op_mask) >> low)
             if entry not in table[mnemonic_, target]:
                 table[mnemonic_, target].append(entry)
@@ -420,7 +475,9 @@ def vopd_halves(rows: list[dict], classes: Classes) -> dict[str, tuple]:
             operands = [o.strip("$ ") for o in operands.split(",")]
             tied = f"$src2{side} = $vdst{side}" in row["constraints"]
             spec = " ".join(
-                ("" if not o.startswith("vdst") else "<>" if tied else ">") + f"{o.removesuffix(side)}:{classes.kind(kinds[o])}" for o in operands
+                ("" if not o.startswith("vdst") else "<>" if tied else ">")
+                + f"{o.removesuffix(side)}:{classes.kind(kinds[o])}"
+                for o in operands
             )
             uses = " ".join(u for u in row["uses"] if u == "VCC")
             half = out.setdefault(name, [None, None, spec, uses])
@@ -435,7 +492,13 @@ def order(entry: tuple) -> tuple:
     """Text without a suffix means the first form that fits, in this order (LLVM's)."""
     name, _, variant = entry[0][0]
     forms = ("VOP1", "VOP2", "VOPC", "VOP3", "VOP3P", "VOP3PM", "VINTERP")
-    return (-variant if name == "SMEM" else 0, name.endswith("_DPP8"), name.endswith("_DPP16"), name.endswith("_SDWA"), name.split("_")[0] in forms[3:])
+    return (
+        -variant if name == "SMEM" else 0,
+        name.endswith("_DPP8"),
+        name.endswith("_DPP16"),
+        name.endswith("_SDWA"),
+        name.split("_")[0] in forms[3:],
+    )
 
 
 def write(path: Path, title: str, columns: str, lines: list[str]) -> None:
@@ -458,7 +521,12 @@ def generate(source_path: str, out: Path) -> None:
             high, low = opcode_bits(name, generation)
             parts = " ".join(f"{k}={segments_text(v)}" for k, v in sorted(variant["fields"].items()))
             lines.append(f"{generation} {label} {variant['size']} op={high}:{low} {parts}".rstrip())
-    write(out / "formats.txt", "Bit fields of every format.", "generation format bytes field=high:low[@first bit of the value][+...]", lines)
+    write(
+        out / "formats.txt",
+        "Bit fields of every format.",
+        "generation format bytes field=high:low[@first bit of the value][+...]",
+        lines,
+    )
 
     shape_ids: dict[tuple, int] = {}
     effect_ids: dict[tuple, int] = {}
@@ -480,19 +548,38 @@ def generate(source_path: str, out: Path) -> None:
             if body not in shape_ids:
                 shape_ids[body] = len(shape_ids)
                 generation, label, operands, modifiers, mask, value, wave = body
-                shapes.append(f"{generation} {label}{':' + wave if wave else ''}|{operands}|{modifiers}|{mask:x}:{value:x}")
+                shapes.append(
+                    f"{generation} {label}{':' + wave if wave else ''}|{operands}|{modifiers}|{mask:x}:{value:x}"
+                )
             if effect not in effect_ids:
                 effect_ids[effect] = len(effect_ids)
                 effects.append("|".join(effect))
-            family.append(f"{shape_ids[body]}.{effect_ids[effect]}" + (f"{code - base:+d}" if code != base else ""))
+            family.append(
+                f"{shape_ids[body]}.{effect_ids[effect]}" + (f"{code - base:+d}" if code != base else "")
+            )
         family = tuple(family)
         if family not in family_ids:
             family_ids[family] = len(family_ids)
             families.append(" ".join(family))
         cells[name][target] = f"{family_ids[family]}:{base:x}"
-    write(out / "shapes.txt", "Encodings without their opcode.", "generation format[:wave]|operands|modifiers|mask:value of the constant bits (line number = id)", shapes)
-    write(out / "effects.txt", "What an instruction does besides its operands.", "implicit writes|implicit reads|flags|latency class (line number = id)", effects)
-    write(out / "families.txt", "Encodings that mnemonics share.", "shape.effects[+opcode difference] ... (line number = id)", families)
+    write(
+        out / "shapes.txt",
+        "Encodings without their opcode.",
+        "generation format[:wave]|operands|modifiers|mask:value of the constant bits (line number = id)",
+        shapes,
+    )
+    write(
+        out / "effects.txt",
+        "What an instruction does besides its operands.",
+        "implicit writes|implicit reads|flags|latency class (line number = id)",
+        effects,
+    )
+    write(
+        out / "families.txt",
+        "Encodings that mnemonics share.",
+        "shape.effects[+opcode difference] ... (line number = id)",
+        families,
+    )
     rows = []
     for name, by_target in sorted(cells.items()):
         texts = [by_target.get(t, "-") for t in TARGETS]
@@ -503,7 +590,12 @@ def generate(source_path: str, out: Path) -> None:
     for name, x, y, spec, uses in halves:
         where = ",".join(sorted({GENERATION[t] for t in TARGETS if vopd[t].get(name) == (x, y, spec, uses)}))
         lines.append(f"{name} {where} {'-' if x is None else x} {'-' if y is None else y}|{spec}|{uses}")
-    write(out / "vopd.txt", "Halves of dual-issue instructions.", "mnemonic generations opcode-as-X opcode-as-Y|operands|implicit reads", lines)
+    write(
+        out / "vopd.txt",
+        "Halves of dual-issue instructions.",
+        "mnemonic generations opcode-as-X opcode-as-Y|operands|implicit reads",
+        lines,
+    )
 
 
 if __name__ == "__main__":

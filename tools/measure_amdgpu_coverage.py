@@ -15,8 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "packages/tg-codegen/src"))
 
-FAMILIES = re.compile(rb"([\x04-\x40])((?:v|s|ds|buffer|tbuffer|global|flat|scratch|image|exp|lds)_[a-z0-9_]{2,60})")
-GRAPHICS = re.compile(r"image_|exp|ds_param_load|ds_direct_load|lds_|v_interp_(p1|p2|mov|p1l)|ds_bvh|s_ttracedata|.*_bvh_")
+FAMILIES = re.compile(
+    rb"([\x04-\x40])((?:v|s|ds|buffer|tbuffer|global|flat|scratch|image|exp|lds)_[a-z0-9_]{2,60})"
+)
+GRAPHICS = re.compile(
+    r"image_|exp|ds_param_load|ds_direct_load|lds_|v_interp_(p1|p2|mov|p1l)|ds_bvh|s_ttracedata|.*_bvh_"
+)
 TARGETS = {"gfx942": 64, "gfx950": 64, "gfx1100": 32, "gfx1151": 32, "gfx1201": 32}
 
 
@@ -35,9 +39,19 @@ def known(target: str, names: list[str]) -> list[str]:
     text = "\n".join(names) + "\n"
     attributes = ["-mattr=+real-true16"] if target == "gfx1201" else []
     done = subprocess.run(
-        ["llvm-mc-22", "-triple=amdgcn-amd-amdhsa", f"-mcpu={target}", *attributes], input=text, capture_output=True, text=True
+        ["llvm-mc-22", "-triple=amdgcn-amd-amdhsa", f"-mcpu={target}", *attributes],
+        input=text,
+        capture_output=True,
+        text=True,
     )
-    unknown = {int(n) for n in re.findall(r"^<stdin>:(\d+):\d+: error: (?:invalid instruction|instruction not supported on this GPU)", done.stderr, re.M)}
+    unknown = {
+        int(n)
+        for n in re.findall(
+            r"^<stdin>:(\d+):\d+: error: (?:invalid instruction|instruction not supported on this GPU)",
+            done.stderr,
+            re.M,
+        )
+    }
     return [n for i, n in enumerate(names, 1) if i not in unknown]
 
 
@@ -52,7 +66,9 @@ def main() -> None:
         ours = isa(target)
         have = [n for n in compute if ours.rows(n) or n in ours.vopd()]
         missing = sorted(set(compute) - set(have))
-        print(f"{target}: {len(have)} of {len(compute)} ({100 * len(have) / len(compute):.1f}%); missing: {' '.join(missing) or 'none'}")
+        print(
+            f"{target}: {len(have)} of {len(compute)} ({100 * len(have) / len(compute):.1f}%); missing: {' '.join(missing) or 'none'}"
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,16 @@ def group_of(number: int, text: str) -> str:
 
 
 def sort_of(number: int) -> str:
-    limits = ((102, "s"), (128, "special"), (209, "integer"), (240, "aperture"), (249, "float"), (256, "flag"), (768, "v"), (1024, "a"))
+    limits = (
+        (102, "s"),
+        (128, "special"),
+        (209, "integer"),
+        (240, "aperture"),
+        (249, "float"),
+        (256, "flag"),
+        (768, "v"),
+        (1024, "a"),
+    )
     return next(name for limit, name in limits if number < limit)
 
 
@@ -70,7 +79,12 @@ class Generator:
                     bits |= slot.field.place(LITERAL)
                 else:
                     number = 124 if "null" in str(row.checks) else self.number(slot.kind)
-                    while crowded and slot.reads and number < 256 and ("v" in slot.kind.banks or "a" in slot.kind.banks):
+                    while (
+                        crowded
+                        and slot.reads
+                        and number < 256
+                        and ("v" in slot.kind.banks or "a" in slot.kind.banks)
+                    ):
                         number = self.number(slot.kind)
                     scalars += number < 128 or 235 <= number <= 239 or 250 < number < 256
                     if slot.flip:
@@ -84,7 +98,11 @@ class Generator:
                 bits |= slot.field.place(self.random.getrandbits(self.random.choice((3, 8, 32))))
         if literal is not None:
             shift = row.size_bytes * 8
-            if any("16" in s.kind.type and not s.kind.type.startswith("v2") for s in row.literals if s.field.extract(bits) == LITERAL):
+            if any(
+                "16" in s.kind.type and not s.kind.type.startswith("v2")
+                for s in row.literals
+                if s.field.extract(bits) == LITERAL
+            ):
                 literal &= 0xFFFF
             bits |= literal << shift
         if row.modifiers is not None:
@@ -93,12 +111,22 @@ class Generator:
                 trial = bits & ~(slot.mask & ~row.mask)
                 for field, modifier, _ in slot.fields:
                     chance = self.random.random()
-                    value = modifier.default if chance < 0.5 else self.random.getrandbits(32) if chance < 0.9 else field.values
+                    value = (
+                        modifier.default
+                        if chance < 0.5
+                        else self.random.getrandbits(32)
+                        if chance < 0.9
+                        else field.values
+                    )
                     trial |= field.place(value) & ~row.mask
                 for array in slot.arrays:
                     for mask, half in zip(array.masks, array.halves, strict=True):
                         keep = half is not None or self.random.random() < 0.6
-                        trial |= (array.default & mask if keep else mask * self.random.randrange(2)) if half is None else bits & mask
+                        trial |= (
+                            (array.default & mask if keep else mask * self.random.randrange(2))
+                            if half is None
+                            else bits & mask
+                        )
                 trial = trial & ~row.mask | row.base
                 if slot.text(trial) is not None:
                     bits = trial
@@ -128,7 +156,12 @@ class Generator:
                     raise AssertionError(f"{self.isa.target}: {text}: {error}") from error
                 if bytes(again) != bytes(instruction) and row is not again.row and row.mask != again.row.mask:
                     continue  # another encoding of the same text
-                assert bytes(again) == bytes(instruction), (self.isa.target, text, bytes(again).hex(), bytes(instruction).hex())
+                assert bytes(again) == bytes(instruction), (
+                    self.isa.target,
+                    text,
+                    bytes(again).hex(),
+                    bytes(instruction).hex(),
+                )
                 if quirk_of_the_assembler(text):
                     continue
                 for slot in row.operands:
@@ -144,7 +177,12 @@ class Generator:
 
 def quirk_of_the_assembler(text: str) -> bool:
     """LLVM loses `lit()` inside |...|, takes no negated or absolute f64 literal, and has no text for some atomics' hints."""
-    return bool(re.search("atomic.*(th:0x[4-7]|_NT_RETURN scope:SCOPE_SYS)|th:0x7|(v_pk_fmac_f16|wmma_bf16).* 0\\.15|v_fmac_f16.*op_sel|16_(e64_dpp|sdwa).* -?[0-9]\\.|sext\\(-?[0-9]", text)) or bool(re.search(r"[|(]lit\(", text) or ("64" in text and re.search(r"[|(]0x", text)))
+    return bool(
+        re.search(
+            "atomic.*(th:0x[4-7]|_NT_RETURN scope:SCOPE_SYS)|th:0x7|(v_pk_fmac_f16|wmma_bf16).* 0\\.15|v_fmac_f16.*op_sel|16_(e64_dpp|sdwa).* -?[0-9]\\.|sext\\(-?[0-9]",
+            text,
+        )
+    ) or bool(re.search(r"[|(]lit\(", text) or ("64" in text and re.search(r"[|(]0x", text)))
 
 
 def quirk_of_the_disassembler(text: str, code: bytes, llvm_text: str | None) -> bool:
@@ -152,11 +190,16 @@ def quirk_of_the_disassembler(text: str, code: bytes, llvm_text: str | None) -> 
     return bool(
         re.match(r"s_(waitcnt|sendmsg|sendmsghalt|delay_alu) (0x)?[0-9a-f]+$", text)
         or text.startswith("ds_swizzle")
-        or re.match(r"v_\w+_(e64|sdwa)$|v_fma_mix\w+_dpp|v_cndmask_b(16|32)_(e64_)?dpp.*\|, vcc|v_fmac\w+_dpp|v_dual.*lit", text)
+        or re.match(
+            r"v_\w+_(e64|sdwa)$|v_fma_mix\w+_dpp|v_cndmask_b(16|32)_(e64_)?dpp.*\|, vcc|v_fmac\w+_dpp|v_dual.*lit",
+            text,
+        )
         or ("atomic" in text and "CASCADE" in text)
         or re.search(r"\b0x(3800|b800|3c00|bc00|4000|c000|4400|c400|3118)\b", llvm_text or "")
         or re.match(r"v_cvt_\w*(fp8|bf8)_f32_e64_dpp", text)
-        or (re.search(r"fmaak|fmamk|madak|madmk", text) and code[-4] in range(128, 256) and not any(code[-3:]))
+        or (
+            re.search(r"fmaak|fmamk|madak|madmk", text) and code[-4] in range(128, 256) and not any(code[-3:])
+        )
     )
 
 
@@ -170,20 +213,40 @@ def attributes(isa: Isa) -> list[str]:
 
 def llvm_assemble(isa: Isa, texts: list[str]) -> list[bytes | str]:
     """LLVM's bytes for every line, or its error."""
-    done = subprocess.run([LLVM_MC, *attributes(isa), "-show-encoding"], input="\n".join(texts) + "\n", capture_output=True, text=True)
-    errors = {int(n): message for n, message in re.findall(r"^<stdin>:(\d+):\d+: error: (.*)$", done.stderr, re.M)}
+    done = subprocess.run(
+        [LLVM_MC, *attributes(isa), "-show-encoding"],
+        input="\n".join(texts) + "\n",
+        capture_output=True,
+        text=True,
+    )
+    errors = {
+        int(n): message for n, message in re.findall(r"^<stdin>:(\d+):\d+: error: (.*)$", done.stderr, re.M)
+    }
     encodings = iter(re.findall(r"encoding: \[([^\]]*)\]", done.stdout))
-    return [errors[i] if i in errors else bytes(int(b, 16) for b in next(encodings).split(",")) for i in range(1, len(texts) + 1)]
+    return [
+        errors[i] if i in errors else bytes(int(b, 16) for b in next(encodings).split(","))
+        for i in range(1, len(texts) + 1)
+    ]
 
 
 def llvm_disassemble(isa: Isa, codes: list[bytes]) -> list[str | None]:
     """LLVM's text for every instruction, None where it decodes none."""
     lines = "\n".join(" ".join(f"0x{b:02x}" for b in code) for code in codes)
-    done = subprocess.run([LLVM_MC, *attributes(isa), "-disassemble"], input=lines + "\n", capture_output=True, text=True)
+    done = subprocess.run(
+        [LLVM_MC, *attributes(isa), "-disassemble"], input=lines + "\n", capture_output=True, text=True
+    )
     bad = {int(n) for n in re.findall(r"^<stdin>:(\d+):\d+: warning", done.stderr, re.M)}
-    texts = [line.strip() for line in done.stdout.split("\n") if line.startswith("\t") and not line.startswith("\t.")]
+    texts = [
+        line.strip()
+        for line in done.stdout.split("\n")
+        if line.startswith("\t") and not line.startswith("\t.")
+    ]
     if len(texts) != len(codes) - len(bad):
         middle = len(codes) // 2  # one of them gave more than one line: find it by halves
-        return llvm_disassemble(isa, codes[:middle]) + llvm_disassemble(isa, codes[middle:]) if middle else [None]
+        return (
+            llvm_disassemble(isa, codes[:middle]) + llvm_disassemble(isa, codes[middle:])
+            if middle
+            else [None]
+        )
     found = iter(texts)
     return [None if i in bad else next(found) for i in range(1, len(codes) + 1)]

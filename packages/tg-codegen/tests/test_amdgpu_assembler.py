@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from tg_codegen.amdgpu.assembler import assemble
 from tg_codegen.amdgpu.disassembler import disassemble
 from tg_codegen.amdgpu.immediates import pack_waits, unpack_waits
@@ -70,7 +69,9 @@ def test_kernel_text_gives_code_labels_directives_and_metadata():
     assert program.labels == {"add_one": 0, ".Lloop": 16, ".Lend": 32}
     assert program.kernels[0].name == "add_one"
     assert program.kernels[0].directives == {"next_free_vgpr": 4, "next_free_sgpr": 8, "accum_offset": 4}
-    assert program.metadata["amdhsa.kernels"][0][".args"] == [{".size": 8, ".offset": 0, ".value_kind": "global_buffer"}]
+    assert program.metadata["amdhsa.kernels"][0][".args"] == [
+        {".size": 8, ".offset": 0, ".value_kind": "global_buffer"}
+    ]
     assert program.target == "amdgcn-amd-amdhsa--gfx942"
 
 
@@ -102,7 +103,10 @@ def test_text_wrong_raises_with_line_and_column(text, line, column, words):
 def test_builders_registers_and_modifiers_equal_text():
     g = isa("gfx942")
     assert str(g.v_add_f32(v[0], v[1], s[2])) == "v_add_f32_e64 v0, v1, s2"
-    assert str(g.v_add_f32(v[0], -v[1], abs(v[2]), clamp=True, mul=2)) == "v_add_f32_e64 v0, -v1, |v2| clamp mul:2"
+    assert (
+        str(g.v_add_f32(v[0], -v[1], abs(v[2]), clamp=True, mul=2))
+        == "v_add_f32_e64 v0, -v1, |v2| clamp mul:2"
+    )
     assert str(g.v_add_f32(v[0], 1.0, v[1])) == "v_add_f32_e32 v0, 1.0, v1"
     matrix = g.v_mfma_f32_32x32x8_bf16(a[0:15], v[0:1], v[2:3], a[0:15])
     assert bytes(matrix) == bytes(g.assemble_line("v_mfma_f32_32x32x8_bf16 a[0:15], v[0:1], v[2:3], a[0:15]"))
@@ -116,8 +120,16 @@ def test_builders_registers_and_modifiers_equal_text():
 
 
 def test_rows_tell_what_passes_need():
-    (load,) = [r for r in isa("gfx942").rows("global_load_dwordx4") if r.text_spec.startswith(">vdst:va128 vaddr:v64 =off")]
-    assert [(o.name, o.reads, o.writes) for o in load.operands] == [("vdst", False, True), ("vaddr", True, False), ("off", True, False)]
+    (load,) = [
+        r
+        for r in isa("gfx942").rows("global_load_dwordx4")
+        if r.text_spec.startswith(">vdst:va128 vaddr:v64 =off")
+    ]
+    assert [(o.name, o.reads, o.writes) for o in load.operands] == [
+        ("vdst", False, True),
+        ("vaddr", True, False),
+        ("off", True, False),
+    ]
     assert load.operands[0].kind.dwords == 4
     assert "l" in load.flags and "v" in load.flags and load.reads == ("EXEC",) and load.latency == "VMEM"
     add = isa("gfx1100").rows("v_add_co_ci_u32_e32")[0]
@@ -156,7 +168,9 @@ def test_assemble_mutated_text_gives_code_or_own_error():
         text = list(KERNEL)
         for _ in range(source.randrange(1, 6)):
             place = source.randrange(len(text))
-            text[place : place + source.randrange(3)] = source.choice([" ", ",", "[", "]", ":", "-", "v", "9", "(", ")", ".", "\n", "|", "x"])
+            text[place : place + source.randrange(3)] = source.choice(
+                [" ", ",", "[", "]", ":", "-", "v", "9", "(", ")", ".", "\n", "|", "x"]
+            )
         try:
             assemble("".join(text), isa("gfx942"))
         except TgError:
@@ -170,7 +184,10 @@ def test_command_line_round_trip_and_errors(tmp_path):
     code = subprocess.run([*command, str(text)], check=True, capture_output=True).stdout
     assert code.hex() == "010500060000b0bf"
     lines = subprocess.run(
-        [sys.executable, "-m", "tg_codegen.disassemble", "--target", "gfx1100", "-"], input=code, check=True, capture_output=True
+        [sys.executable, "-m", "tg_codegen.disassemble", "--target", "gfx1100", "-"],
+        input=code,
+        check=True,
+        capture_output=True,
     ).stdout
     assert lines.decode().split("\n")[:2] == ["\tv_add_f32_e32 v0, v1, v2", "\ts_endpgm"]
     text.write_text("v_add_f32 v0, v1\n")

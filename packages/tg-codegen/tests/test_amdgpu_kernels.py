@@ -14,7 +14,6 @@ import subprocess
 import zipfile
 
 import pytest
-
 from tg_codegen.amdgpu.assembler import assemble
 from tg_codegen.amdgpu.disassembler import decode_all, disassemble
 from tg_codegen.amdgpu.isa import isa
@@ -88,15 +87,31 @@ def round_trip(code: bytes, target: str) -> tuple[int, int, int]:
 def test_clang_kernels_round_trip(target, level, tmp_path):
     source, output = tmp_path / "k.cl", tmp_path / "k.o"
     source.write_text(OPENCL)
-    flags = "-x cl -cl-std=CL2.0 -target amdgcn-amd-amdhsa -nogpulib -Xclang -finclude-default-header -c".split()
-    subprocess.run([CLANG, *flags, f"-mcpu={target}", level, str(source), "-o", str(output)], check=True, capture_output=True)
+    flags = [
+        "-x",
+        "cl",
+        "-cl-std=CL2.0",
+        "-target",
+        "amdgcn-amd-amdhsa",
+        "-nogpulib",
+        "-Xclang",
+        "-finclude-default-header",
+        "-c",
+    ]
+    subprocess.run(
+        [CLANG, *flags, f"-mcpu={target}", level, str(source), "-o", str(output)],
+        check=True,
+        capture_output=True,
+    )
     for code in text_sections(output.read_bytes()):
         count, unused, undefined = round_trip(code, target)
         print(f"{target} {level}: {count} instructions")
         assert count > 400 and not unused and not undefined
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (PyPI package triton)")
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed (PyPI package triton)"
+)
 @pytest.mark.parametrize("target", TARGETS)
 def test_triton_gemm_round_trips(target, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -117,5 +132,7 @@ def test_aiter_kernels_round_trip(target):
     for name in random.Random(1).sample(names, int(os.environ.get("TG_AITER_KERNELS", "25"))):
         for code in text_sections(wheel.read(name)):
             totals = [t + n for t, n in zip(totals, round_trip(code, target), strict=True)]
-    print(f"{target}: {totals[0]} instructions, {totals[1]} with unused bits set, {totals[2]} words that are none")
+    print(
+        f"{target}: {totals[0]} instructions, {totals[1]} with unused bits set, {totals[2]} words that are none"
+    )
     assert totals[0] > 10000

@@ -16,9 +16,15 @@ def gemm(a, b, c, m, n, k, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr)
     total = tl.zeros((BM, BN), dtype=tl.float32)
     for start in range(0, k, BK):
         left = tl.load(a + rows[:, None] * k + (start + inner)[None, :], mask=rows[:, None] < m, other=0.0)
-        right = tl.load(b + (start + inner)[:, None] * n + columns[None, :], mask=columns[None, :] < n, other=0.0)
+        right = tl.load(
+            b + (start + inner)[:, None] * n + columns[None, :], mask=columns[None, :] < n, other=0.0
+        )
         total = tl.dot(left, right, total)
-    tl.store(c + rows[:, None] * n + columns[None, :], total.to(tl.float16), mask=(rows[:, None] < m) & (columns[None, :] < n))
+    tl.store(
+        c + rows[:, None] * n + columns[None, :],
+        total.to(tl.float16),
+        mask=(rows[:, None] < m) & (columns[None, :] < n),
+    )
 
 
 def text_of(target: str, text_sections) -> list[bytes]:

@@ -10,8 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-from tg_codegen.errors import DecodeError
 from tg_ir.errors import TgError
+
+from tg_codegen.errors import DecodeError
 
 __all__ = ["main"]
 
@@ -31,15 +32,21 @@ def _sections(data: bytes, target: str) -> list[tuple[str, bytes]]:
         parts = [int(w, 16).to_bytes(4 if len(w) == 10 else 1, "little") for w in words]
         return [("", b"".join(parts))]
     if len(data) % 4:
-        raise DecodeError(f"{target}: got {len(data)} bytes that are neither ELF, hexadecimal nor whole words")
+        raise DecodeError(
+            f"{target}: got {len(data)} bytes that are neither ELF, hexadecimal nor whole words"
+        )
     return [("", data)]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tg_codegen.disassemble", description="Disassemble AMD GPU code.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tg_codegen.disassemble", description="Disassemble AMD GPU code."
+    )
     parser.add_argument("file", help="raw code, ELF or hexadecimal text; - for standard input")
     parser.add_argument("--target", required=True, help="gfx942, gfx950, gfx1100, gfx1151 or gfx1201")
-    parser.add_argument("--wave", type=int, choices=(32, 64), help="lanes of a wave, where the target has both")
+    parser.add_argument(
+        "--wave", type=int, choices=(32, 64), help="lanes of a wave, where the target has both"
+    )
     options = parser.parse_args(arguments)
     try:
         from tg_codegen.amdgpu.disassembler import disassemble

@@ -1,9 +1,9 @@
 """The errors that a user of the code generator can cause.
 
-    TgError
-    ├── AssemblerError   an instruction that does not exist or an operand that it does not take
-    │                    (text gets a `tg_ir.errors.ParseError` with line and column around the same words)
-    └── DecodeError      bytes that are no instruction; carries the offset
+TgError
+├── AssemblerError   an instruction that does not exist or an operand that it does not take
+│                    (text gets a `tg_ir.errors.ParseError` with line and column around the same words)
+└── DecodeError      bytes that are no instruction; carries the offset
 """
 
 from __future__ import annotations

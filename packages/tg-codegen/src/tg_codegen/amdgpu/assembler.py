@@ -10,12 +10,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from tg_ir.errors import ParseError, TgError
+
 from tg_codegen.amdgpu.expressions import evaluate, symbols_of
-from tg_codegen.amdgpu.isa import Instruction, Isa, split_operands
+from tg_codegen.amdgpu.instruction import Instruction
+from tg_codegen.amdgpu.isa import Isa
 from tg_codegen.amdgpu.metadata_text import parse_metadata
 from tg_codegen.amdgpu.slots import ImmediateSlot
+from tg_codegen.amdgpu.statements import split_operands
 from tg_codegen.errors import AssemblerError
-from tg_ir.errors import ParseError, TgError
 
 __all__ = ["AssembledKernel", "Assembly", "assemble"]
 
@@ -42,11 +45,47 @@ class Assembly:
 
 
 _IGNORED = frozenset(
-    ".globl .global .type .size .weak .hidden .protected .local .ident .file .loc .addrsig .addrsig_sym .amdgcn_target_id .internal "
-    ".cfi_sections .cfi_startproc .cfi_endproc .cfi_escape .cfi_undefined .cfi_def_cfa .cfi_offset .hsa_code_object_version "
-    ".altmacro .amdgpu_hsa_kernel .comm".split()
+    [
+        ".globl",
+        ".global",
+        ".type",
+        ".size",
+        ".weak",
+        ".hidden",
+        ".protected",
+        ".local",
+        ".ident",
+        ".file",
+        ".loc",
+        ".addrsig",
+        ".addrsig_sym",
+        ".amdgcn_target_id",
+        ".internal",
+        ".cfi_sections",
+        ".cfi_startproc",
+        ".cfi_endproc",
+        ".cfi_escape",
+        ".cfi_undefined",
+        ".cfi_def_cfa",
+        ".cfi_offset",
+        ".hsa_code_object_version",
+        ".altmacro",
+        ".amdgpu_hsa_kernel",
+        ".comm",
+    ]
 )
-_DATA = {".byte": 1, ".short": 2, ".2byte": 2, ".hword": 2, ".long": 4, ".int": 4, ".4byte": 4, ".word": 4, ".quad": 8, ".8byte": 8}
+_DATA = {
+    ".byte": 1,
+    ".short": 2,
+    ".2byte": 2,
+    ".hword": 2,
+    ".long": 4,
+    ".int": 4,
+    ".4byte": 4,
+    ".word": 4,
+    ".quad": 8,
+    ".8byte": 8,
+}
 _LABEL = re.compile(r"([A-Za-z_.$][\w.$@]*|\d+):(?!:)\s*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_.$][\w.$]*)\s*=(?!=)\s*(.+)$")
 _COMMENT = re.compile(r'//.*|;.*|/\*.*?\*/|"(?:[^"\\]|\\.)*"')
@@ -98,13 +137,19 @@ class _Assembler:
                     instruction = assemble_line(statement)
                 except AssemblerError as error:
                     instruction = self.symbolic(statement, error)
-                code += (instruction.bits & ((1 << instruction.size_bytes * 8) - 1)).to_bytes(instruction.size_bytes, "little")
+                code += (instruction.bits & ((1 << instruction.size_bytes * 8) - 1)).to_bytes(
+                    instruction.size_bytes, "little"
+                )
             except ParseError:
                 raise
             except TgError as error:
-                raise ParseError(str(error), number, self.column(lines[number - 1], statement, error)) from error
+                raise ParseError(
+                    str(error), number, self.column(lines[number - 1], statement, error)
+                ) from error
         self.finish(lines)
-        return Assembly(bytes(code), self.labels, self.symbols, self.kernels, self.metadata, self.target, self.version)
+        return Assembly(
+            bytes(code), self.labels, self.symbols, self.kernels, self.metadata, self.target, self.version
+        )
 
     @staticmethod
     def column(line: str, statement: str, error: TgError) -> int:
@@ -152,13 +197,20 @@ class _Assembler:
             branch = isinstance(slot, ImmediateSlot) and slot.kind == "branch"
             if all(s in known for s in symbols) and not branch:
                 operands[index] = str(evaluate(text, known))
-            elif branch or (getattr(slot, "literal_shift", 0) and all(s in self.labels or s == "." or s in known or "." in s or s[0] == "L" for s in symbols)):
+            elif branch or (
+                getattr(slot, "literal_shift", 0)
+                and all(
+                    s in self.labels or s == "." or s in known or "." in s or s[0] == "L" for s in symbols
+                )
+            ):
                 placed = operands.copy()
                 placed[index] = "0" if branch else "0x12345678"
                 instruction = self.isa.assemble_line(f"{mnemonic} {', '.join(placed)} {modifiers}".strip())
                 self.fixups.append((len(self.code), instruction, index, text, self.line, statement))
                 return instruction
-        again = re.sub(r"(?<=:)[A-Za-z_.$][\w.$]*", lambda m: str(known[m[0]]) if m[0] in known else m[0], modifiers)
+        again = re.sub(
+            r"(?<=:)[A-Za-z_.$][\w.$]*", lambda m: str(known[m[0]]) if m[0] in known else m[0], modifiers
+        )
         changed = f"{mnemonic} {', '.join(operands)} {again}".strip()
         if changed == statement:
             raise error
@@ -172,10 +224,15 @@ class _Assembler:
                 if isinstance(slot, ImmediateSlot):
                     distance = value - offset - 4
                     if distance % 4 or not -0x8000 <= distance // 4 < 0x8000:
-                        raise AssemblerError(f"{instruction.row.name}: target {text} is {distance} bytes away, want a multiple of 4 within 131072", index)
+                        raise AssemblerError(
+                            f"{instruction.row.name}: target {text} is {distance} bytes away, want a multiple of 4 within 131072",
+                            index,
+                        )
                     self.code[offset : offset + 2] = (distance // 4 & 0xFFFF).to_bytes(2, "little")
                 else:
-                    self.code[offset + instruction.size_bytes - 4 : offset + instruction.size_bytes] = (value & 0xFFFFFFFF).to_bytes(4, "little")
+                    self.code[offset + instruction.size_bytes - 4 : offset + instruction.size_bytes] = (
+                        value & 0xFFFFFFFF
+                    ).to_bytes(4, "little")
             except AssemblerError as error:
                 error.operand = index
                 raise ParseError(str(error), line, self.column(lines[line - 1], statement, error)) from error
@@ -220,17 +277,23 @@ class _Assembler:
             self.symbols[symbol.strip()] = self.value(expression)
         elif name in (".p2align", ".align", ".balign"):
             self.align(name, arguments)
-        elif not self.in_text and (name in _DATA or name in (".fill", ".zero", ".skip", ".ascii", ".asciz", ".string")):
+        elif not self.in_text and (
+            name in _DATA or name in (".fill", ".zero", ".skip", ".ascii", ".asciz", ".string")
+        ):
             pass
         elif name in _DATA:
             for text in arguments.split(","):
                 self.code += (self.value(text) & ((1 << 8 * _DATA[name]) - 1)).to_bytes(_DATA[name], "little")
         elif name in (".fill", ".zero", ".skip", ".space"):
             values = [self.value(t) for t in arguments.split(",")]
-            count, size, fill = (values + [1, 0])[:3] if name == ".fill" and len(values) < 3 else (values + [0, 0])[:3]
+            count, size, fill = (
+                (values + [1, 0])[:3] if name == ".fill" and len(values) < 3 else (values + [0, 0])[:3]
+            )
             size, fill = (size, fill) if name == ".fill" else (1, size)
             if not 0 <= count * size <= 1 << 24 or not 0 <= size <= 8:
-                raise AssemblerError(f"{name}: got {count} units of {size} bytes, want at most 16 MiB of units up to 8")
+                raise AssemblerError(
+                    f"{name}: got {count} units of {size} bytes, want at most 16 MiB of units up to 8"
+                )
             self.code += (fill & ((1 << 8 * size) - 1)).to_bytes(size, "little") * count
         elif name not in _IGNORED and not name.startswith((".cfi_", ".debug")):
             raise AssemblerError(f"{name}: no such directive")

@@ -30,7 +30,11 @@ def disassemble(code: bytes, isa: Isa) -> list[str]:
     for offset, instruction in decode_all(code, isa):
         if instruction is None:
             word = code[offset : offset + 4]
-            lines.append(f".long 0x{int.from_bytes(word, 'little'):x}" if len(word) == 4 else ".byte " + ", ".join(map(str, word)))
+            lines.append(
+                f".long 0x{int.from_bytes(word, 'little'):x}"
+                if len(word) == 4
+                else ".byte " + ", ".join(map(str, word))
+            )
             continue
         text = str(instruction)
         try:

@@ -47,13 +47,24 @@ def evaluate(text: str, symbols: Mapping[str, int]) -> int:
             return int(node.value)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd, ast.Invert)):
             value = walk(node.operand)
-            return -value if isinstance(node.op, ast.USub) else ~value if isinstance(node.op, ast.Invert) else value
+            return (
+                -value
+                if isinstance(node.op, ast.USub)
+                else ~value
+                if isinstance(node.op, ast.Invert)
+                else value
+            )
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
             left, right = walk(node.left), walk(node.right)
             if isinstance(node.op, (ast.LShift, ast.RShift)) and not 0 <= right < 64:
                 raise AssemblerError(f"expression: shift by {right}, want 0..63, in {text!r}")
             return _OPERATORS[type(node.op)](left, right)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.rstrip("_") in _FUNCTIONS and node.args:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id.rstrip("_") in _FUNCTIONS
+            and node.args
+        ):
             return _FUNCTIONS[node.func.id.rstrip("_")](*map(walk, node.args))
         raise AssemblerError(f"expression: {text!r} is not an integer expression")
 

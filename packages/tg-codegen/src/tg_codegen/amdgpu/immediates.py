@@ -138,7 +138,11 @@ MESSAGES = {g: _numbered(t) for g, t in _MESSAGES.items()}
 
 
 def _lookup(names: dict[int, str], text: str, limit: int) -> int | None:
-    return next((n for n, name in names.items() if name == text), None) if text[:1].isalpha() else _integer(text, 0, limit)
+    return (
+        next((n for n, name in names.items() if name == text), None)
+        if text[:1].isalpha()
+        else _integer(text, 0, limit)
+    )
 
 
 def _arguments(text: str, function: str) -> list[str] | None:
@@ -165,7 +169,13 @@ def _format_hwreg(value: int, generation: str) -> str:
 
 
 def _operations(message: int) -> dict[str, int]:
-    return {name: i for i, name in enumerate(_GS_OPS)} if message in (2, 3) else _SYSMSG_OPS if message == 15 else {}
+    return (
+        {name: i for i, name in enumerate(_GS_OPS)}
+        if message in (2, 3)
+        else _SYSMSG_OPS
+        if message == 15
+        else {}
+    )
 
 
 def _parse_message(text: str, generation: str) -> int | None:
@@ -200,9 +210,8 @@ def _format_message(value: int, generation: str) -> str:
     return str(value)
 
 
-_DELAYS = ("NO_DEP VALU_DEP_1 VALU_DEP_2 VALU_DEP_3 VALU_DEP_4 TRANS32_DEP_1 TRANS32_DEP_2 TRANS32_DEP_3 FMA_ACCUM_CYCLE_1 "
-           "SALU_CYCLE_1 SALU_CYCLE_2 SALU_CYCLE_3").split()  # fmt: skip
-_SKIPS = "SAME NEXT SKIP_1 SKIP_2 SKIP_3 SKIP_4".split()
+_DELAYS = ["NO_DEP", "VALU_DEP_1", "VALU_DEP_2", "VALU_DEP_3", "VALU_DEP_4", "TRANS32_DEP_1", "TRANS32_DEP_2", "TRANS32_DEP_3", "FMA_ACCUM_CYCLE_1", "SALU_CYCLE_1", "SALU_CYCLE_2", "SALU_CYCLE_3"]  # fmt: skip
+_SKIPS = ["SAME", "NEXT", "SKIP_1", "SKIP_2", "SKIP_3", "SKIP_4"]
 _DELAY_FIELDS = {"instid0": (0, _DELAYS), "instskip": (4, _SKIPS), "instid1": (7, _DELAYS)}
 
 
@@ -220,7 +229,10 @@ def _parse_delay(text: str, generation: str) -> int | None:
 
 
 def _format_delay(value: int, generation: str) -> str:
-    parts = [(name, value >> shift & (7 if name == "instskip" else 15), names) for name, (shift, names) in _DELAY_FIELDS.items()]
+    parts = [
+        (name, value >> shift & (7 if name == "instskip" else 15), names)
+        for name, (shift, names) in _DELAY_FIELDS.items()
+    ]
     if value >> 11 or any(number >= len(names) for _, number, names in parts):
         return f"0x{value:x}"
     return " | ".join(f"{name}({names[number]})" for name, number, names in parts if number) or "0"
@@ -265,7 +277,11 @@ def _parse_gpr_index(text: str, generation: str) -> int | None:
     if (args := _arguments(text, "gpr_idx")) is None:
         return _integer(text, 0, 15)
     args = [a for a in args if a]
-    return sum(1 << _GPR_INDEX.index(a) for a in args) if set(args) <= set(_GPR_INDEX) and len(set(args)) == len(args) else None
+    return (
+        sum(1 << _GPR_INDEX.index(a) for a in args)
+        if set(args) <= set(_GPR_INDEX) and len(set(args)) == len(args)
+        else None
+    )
 
 
 def _format_gpr_index(value: int, generation: str) -> str:
@@ -319,7 +335,9 @@ def _parse_barrier(text: str, generation: str) -> int | None:
 
 
 def _format_barrier(value: int, generation: str) -> str:
-    return "" if value < 128 else str(value - 128) if value <= 192 else str(192 - value) if value <= 208 else ""
+    return (
+        "" if value < 128 else str(value - 128) if value <= 192 else str(192 - value) if value <= 208 else ""
+    )
 
 
 IMMEDIATES: dict[str, Immediate] = {

@@ -58,7 +58,10 @@ def parse_metadata(lines: list[str], first_line: int = 1) -> Any:
             position += 1
             if match[2]:
                 result[match[1]] = _scalar(match[2])
-            elif position < len(rows) and (rows[position][0] > column or rows[position][0] == column and rows[position][1].startswith("-")):
+            elif position < len(rows) and (
+                rows[position][0] > column
+                or (rows[position][0] == column and rows[position][1].startswith("-"))
+            ):
                 result[match[1]] = block(rows[position][0])
             else:
                 result[match[1]] = None

@@ -24,10 +24,21 @@ class Modifier(NamedTuple):
 
 
 def _flag(name: str) -> Modifier:
-    return Modifier(lambda word: 1 if word == name else 0 if word == "no" + name else None, lambda value: name if value else "")
+    return Modifier(
+        lambda word: 1 if word == name else 0 if word == "no" + name else None,
+        lambda value: name if value else "",
+    )
 
 
-def _number(name: str, low: int, high: int, default: int = 0, hexadecimal: bool = False, show: bool = False, wrap: int = 0) -> Modifier:
+def _number(
+    name: str,
+    low: int,
+    high: int,
+    default: int = 0,
+    hexadecimal: bool = False,
+    show: bool = False,
+    wrap: int = 0,
+) -> Modifier:
     prefix = name + ":"
 
     def parse(word: str) -> int | None:
@@ -57,7 +68,11 @@ def _enumeration(name: str, names: tuple[str, ...], default: int, show: bool = T
         text = word[len(prefix) :]
         return names.index(text) if text in names else _integer(text, 0, len(names) - 1)
 
-    return Modifier(parse, lambda v: "?" if v >= len(names) else prefix + names[v] if show or v != default else "", default)
+    return Modifier(
+        parse,
+        lambda v: "?" if v >= len(names) else prefix + names[v] if show or v != default else "",
+        default,
+    )
 
 
 def _bound_ctrl(word: str) -> int | None:
@@ -111,7 +126,11 @@ def _dpp_control(generation: str, doubles: bool) -> Modifier:
         if word in _DPP_WORDS[generation]:
             return _DPP_WORDS[generation][word]
         if values := _list_values(word, "quad_perm"):
-            return sum(v << 2 * i for i, v in enumerate(values)) if len(values) == 4 and max(values) < 4 else None
+            return (
+                sum(v << 2 * i for i, v in enumerate(values))
+                if len(values) == 4 and max(values) < 4
+                else None
+            )
         name, _, argument = word.partition(":")
         if name not in _DPP[generation]:
             return None
@@ -177,7 +196,11 @@ def _policy12(what: str) -> Modifier:
         words = []
         if hint:
             if what == "atomic":
-                name = _TH_ATOMIC[hint] if hint < 4 else {4: "CASCADE_RT", 6: "CASCADE_NT"}.get(hint if scope > 1 else 0)
+                name = (
+                    _TH_ATOMIC[hint]
+                    if hint < 4
+                    else {4: "CASCADE_RT", 6: "CASCADE_NT"}.get(hint if scope > 1 else 0)
+                )
                 words.append(f"th:TH_ATOMIC_{name}" if name else f"th:0x{hint:x}")
             elif hint == 7 and what == "load":
                 words.append("th:0x7")
@@ -191,18 +214,74 @@ def _policy12(what: str) -> Modifier:
     return Modifier(parse, format_, joins=True)
 
 
-_FORMATS_UNIFIED = (
-    "INVALID 8_UNORM 8_SNORM 8_USCALED 8_SSCALED 8_UINT 8_SINT 16_UNORM 16_SNORM 16_USCALED 16_SSCALED 16_UINT 16_SINT 16_FLOAT "
-    "8_8_UNORM 8_8_SNORM 8_8_USCALED 8_8_SSCALED 8_8_UINT 8_8_SINT 32_UINT 32_SINT 32_FLOAT 16_16_UNORM 16_16_SNORM 16_16_USCALED "
-    "16_16_SSCALED 16_16_UINT 16_16_SINT 16_16_FLOAT 10_11_11_FLOAT 11_11_10_FLOAT 10_10_10_2_UNORM 10_10_10_2_SNORM "
-    "10_10_10_2_UINT 10_10_10_2_SINT 2_10_10_10_UNORM 2_10_10_10_SNORM 2_10_10_10_USCALED 2_10_10_10_SSCALED 2_10_10_10_UINT "
-    "2_10_10_10_SINT 8_8_8_8_UNORM 8_8_8_8_SNORM 8_8_8_8_USCALED 8_8_8_8_SSCALED 8_8_8_8_UINT 8_8_8_8_SINT 32_32_UINT 32_32_SINT "
-    "32_32_FLOAT 16_16_16_16_UNORM 16_16_16_16_SNORM 16_16_16_16_USCALED 16_16_16_16_SSCALED 16_16_16_16_UINT 16_16_16_16_SINT "
-    "16_16_16_16_FLOAT 32_32_32_UINT 32_32_32_SINT 32_32_32_FLOAT 32_32_32_32_UINT 32_32_32_32_SINT 32_32_32_32_FLOAT"
-).split()
-_DATA_FORMATS = ("INVALID 8 16 8_8 32 16_16 10_11_11 11_11_10 10_10_10_2 2_10_10_10 8_8_8_8 32_32 16_16_16_16 32_32_32 "
-                 "32_32_32_32 RESERVED_15").split()  # fmt: skip
-_NUMBER_FORMATS = "UNORM SNORM USCALED SSCALED UINT SINT RESERVED_6 FLOAT".split()
+_FORMATS_UNIFIED = [
+    "INVALID",
+    "8_UNORM",
+    "8_SNORM",
+    "8_USCALED",
+    "8_SSCALED",
+    "8_UINT",
+    "8_SINT",
+    "16_UNORM",
+    "16_SNORM",
+    "16_USCALED",
+    "16_SSCALED",
+    "16_UINT",
+    "16_SINT",
+    "16_FLOAT",
+    "8_8_UNORM",
+    "8_8_SNORM",
+    "8_8_USCALED",
+    "8_8_SSCALED",
+    "8_8_UINT",
+    "8_8_SINT",
+    "32_UINT",
+    "32_SINT",
+    "32_FLOAT",
+    "16_16_UNORM",
+    "16_16_SNORM",
+    "16_16_USCALED",
+    "16_16_SSCALED",
+    "16_16_UINT",
+    "16_16_SINT",
+    "16_16_FLOAT",
+    "10_11_11_FLOAT",
+    "11_11_10_FLOAT",
+    "10_10_10_2_UNORM",
+    "10_10_10_2_SNORM",
+    "10_10_10_2_UINT",
+    "10_10_10_2_SINT",
+    "2_10_10_10_UNORM",
+    "2_10_10_10_SNORM",
+    "2_10_10_10_USCALED",
+    "2_10_10_10_SSCALED",
+    "2_10_10_10_UINT",
+    "2_10_10_10_SINT",
+    "8_8_8_8_UNORM",
+    "8_8_8_8_SNORM",
+    "8_8_8_8_USCALED",
+    "8_8_8_8_SSCALED",
+    "8_8_8_8_UINT",
+    "8_8_8_8_SINT",
+    "32_32_UINT",
+    "32_32_SINT",
+    "32_32_FLOAT",
+    "16_16_16_16_UNORM",
+    "16_16_16_16_SNORM",
+    "16_16_16_16_USCALED",
+    "16_16_16_16_SSCALED",
+    "16_16_16_16_UINT",
+    "16_16_16_16_SINT",
+    "16_16_16_16_FLOAT",
+    "32_32_32_UINT",
+    "32_32_32_SINT",
+    "32_32_32_FLOAT",
+    "32_32_32_32_UINT",
+    "32_32_32_32_SINT",
+    "32_32_32_32_FLOAT",
+]
+_DATA_FORMATS = ["INVALID", "8", "16", "8_8", "32", "16_16", "10_11_11", "11_11_10", "10_10_10_2", "2_10_10_10", "8_8_8_8", "32_32", "16_16_16_16", "32_32_32", "32_32_32_32", "RESERVED_15"]  # fmt: skip
+_NUMBER_FORMATS = ["UNORM", "SNORM", "USCALED", "SSCALED", "UINT", "SINT", "RESERVED_6", "FLOAT"]
 
 
 def _buffer_format(generation: str) -> Modifier:

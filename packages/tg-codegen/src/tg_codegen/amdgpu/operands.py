@@ -33,7 +33,15 @@ class Register(NamedTuple):
 
     @property
     def bank(self) -> str:
-        return "s" if self.number < 128 else "special" if self.number < VGPR else "v" if self.number < AGPR else "a"
+        return (
+            "s"
+            if self.number < 128
+            else "special"
+            if self.number < VGPR
+            else "v"
+            if self.number < AGPR
+            else "a"
+        )
 
     @property
     def index(self) -> int:
@@ -75,10 +83,17 @@ class RegisterBank:
 
 
 v, s, a = RegisterBank("v", VGPR), RegisterBank("s", 0), RegisterBank("a", AGPR)
-vcc, exec_, m0, null = (Register(n, d, t) for n, d, t in ((106, 2, "vcc"), (126, 2, "exec"), (125, 1, "m0"), (124, 1, "null")))
+vcc, exec_, m0, null = (
+    Register(n, d, t) for n, d, t in ((106, 2, "vcc"), (126, 2, "exec"), (125, 1, "m0"), (124, 1, "null"))
+)
 scc, off = Register(253, 1, "src_scc"), Register(-1, 1, "off")
 
-_APERTURES = {235: "src_shared_base", 236: "src_shared_limit", 237: "src_private_base", 238: "src_private_limit"}
+_APERTURES = {
+    235: "src_shared_base",
+    236: "src_shared_limit",
+    237: "src_private_base",
+    238: "src_private_limit",
+}
 _FLAGS = {253: "src_scc"}
 _GFX9_FLAGS = {239: "src_pops_exiting_wave_id", 251: "src_vccz", 252: "src_execz"}
 _PAIRS = {106: "vcc", 126: "exec"}
@@ -122,7 +137,11 @@ def float_bits(value: float, type_: str) -> int:
     try:
         return struct.unpack(as_int, struct.pack(as_float, value))[0]
     except OverflowError:
-        return {"f32": 0x7F800000, "f16": 0x7C00, "f64": 0}[type_] | (value < 0) << {"f32": 31, "f16": 15, "f64": 63}[type_]
+        return {"f32": 0x7F800000, "f16": 0x7C00, "f64": 0}[type_] | (value < 0) << {
+            "f32": 31,
+            "f16": 15,
+            "f64": 63,
+        }[type_]
 
 
 _INVERSE_2PI = {"f32": 0x3E22F983, "f16": 0x3118, "bf16": 0x3E22, "f64": 0x3FC45F306DC9C882}
@@ -200,7 +219,18 @@ _REGISTER = re.compile(r"(v|s|a|ttmp|acc)(\d+|\[(\d+)(?::(\d+))?\])(\.[lh])?$")
 class Kind:
     """What an operand takes; `parse` and `format` go between text and (number, literal)."""
 
-    __slots__ = ("banks", "bits", "dwords", "flags", "generation", "limit", "literal_bits", "specials", "type", "wave")
+    __slots__ = (
+        "banks",
+        "bits",
+        "dwords",
+        "flags",
+        "generation",
+        "limit",
+        "literal_bits",
+        "specials",
+        "type",
+        "wave",
+    )
 
     def __init__(self, spec: str, generation: str, wave: int):
         spec, _, self.flags = spec.partition("/")
@@ -245,7 +275,9 @@ class Kind:
         first, last, prefix = (108, 124, "ttmp") if number >= 108 else (0, self.limit, "s")
         if number + n > last or (n == 3 and prefix == "ttmp") or not self.aligned(number):
             return None
-        return f"{prefix}{number - first}" if n == 1 else f"{prefix}[{number - first}:{number - first + n - 1}]"
+        return (
+            f"{prefix}{number - first}" if n == 1 else f"{prefix}[{number - first}:{number - first + n - 1}]"
+        )
 
     def format(self, number: int, literal: int | None) -> str | None:
         if 128 <= number <= 248 and "i" in self.banks and (text := inline_text(number, self.type)):
@@ -285,6 +317,13 @@ class Kind:
 
     def describe(self) -> str:
         """In words, for messages."""
-        words = {"v": "VGPR", "a": "AGPR", "s": "SGPR", "i": "inline constant", "l": "literal", "d": "src_lds_direct"}
+        words = {
+            "v": "VGPR",
+            "a": "AGPR",
+            "s": "SGPR",
+            "i": "inline constant",
+            "l": "literal",
+            "d": "src_lds_direct",
+        }
         size = f" of {self.dwords} dwords" if self.dwords > 1 else ""
         return " or ".join(words[b] for b in self.banks) + size

@@ -14,8 +14,18 @@ from tg_codegen.amdgpu.formats import Field
 from tg_codegen.amdgpu.immediates import IMMEDIATES, Immediate
 from tg_codegen.amdgpu.modifiers import Modifier
 from tg_codegen.amdgpu.operands import AGPR, LITERAL, VGPR, Kind, Register
+from tg_codegen.amdgpu.statements import split_modifiers
 
-__all__ = ["ArrayModifier", "DualSlot", "ImmediateSlot", "ModifierSlot", "RegisterSlot", "SizedSlot", "Slot", "WordSlot"]
+__all__ = [
+    "ArrayModifier",
+    "DualSlot",
+    "ImmediateSlot",
+    "ModifierSlot",
+    "RegisterSlot",
+    "SizedSlot",
+    "Slot",
+    "WordSlot",
+]
 
 LITERAL_SCALAR = 1 << 40
 CACHE_LIMIT = 1 << 16
@@ -26,7 +36,7 @@ class Slot:
 
     def __init__(self, spec: str, name: str, role: str, mask: int):
         self.spec, self.name, self.mask = spec, name, mask
-        self.reads, self.writes = ">" != role, ">" in role
+        self.reads, self.writes = role != ">", ">" in role
         self._bits: dict[str, tuple[int, int] | None] = {}
         self._texts: dict[int, str | None] = {}
 
@@ -104,9 +114,33 @@ class RegisterSlot(Slot):
     field that says which half of a 16-bit register is meant, where that is not bit 7 of the number.
     """
 
-    __slots__ = ("bare", "field", "flip", "half", "implied", "kind", "literal_shift", "mods", "null", "sdwa", "vector")
+    __slots__ = (
+        "bare",
+        "field",
+        "flip",
+        "half",
+        "implied",
+        "kind",
+        "literal_shift",
+        "mods",
+        "null",
+        "sdwa",
+        "vector",
+    )
 
-    def __init__(self, spec: str, name: str, role: str, field: Field, kind: Kind, mods: dict[str, Field], half: Field | None, literal_shift: int, bare: bool = False, flip: int = 0):
+    def __init__(
+        self,
+        spec: str,
+        name: str,
+        role: str,
+        field: Field,
+        kind: Kind,
+        mods: dict[str, Field],
+        half: Field | None,
+        literal_shift: int,
+        bare: bool = False,
+        flip: int = 0,
+    ):
         mask = field.mask | (half.mask if half else 0)
         for mod in mods.values():
             mask |= mod.mask
@@ -114,7 +148,9 @@ class RegisterSlot(Slot):
         self.field, self.kind, self.mods, self.half = field, kind, mods, half
         implied = (VGPR if set(kind.banks) <= {"v", "a", "d"} else 0) | (AGPR if kind.banks == "a" else 0)
         self.implied = implied & ~field.values
-        self.vector = 0 if "v" in kind.banks else AGPR - VGPR  # accumulators alone: the field has no bit for it
+        self.vector = (
+            0 if "v" in kind.banks else AGPR - VGPR
+        )  # accumulators alone: the field has no bit for it
         self.bare = bare  # no op_sel in the text: only a register can say which half
         self.sdwa = kind.type == "sdwa"
         self.flip = flip  # SDWA marks scalars with the bit that elsewhere marks VGPRs
@@ -154,12 +190,15 @@ class RegisterSlot(Slot):
             return bits | self.field.place(0 if number == 106 else 0x80 | number), 0
         bits |= self.field.place(number ^ self.flip)
         if literal is not None:
-            return bits | literal << self.literal_shift, LITERAL_SCALAR | literal | self.kind.literal_bits << 44
+            return (
+                bits | literal << self.literal_shift,
+                LITERAL_SCALAR | literal | self.kind.literal_bits << 44,
+            )
         if not self.reads:
             return bits, 0
         if number < 128 and number != self.null:
             return bits, (self.kind.dwords << 9) + number + 1  # a pair and its half count as two
-        return bits, number + 1 if 235 <= number <= 239 or number > 250 and number < VGPR else 0
+        return bits, number + 1 if 235 <= number <= 239 or (number > 250 and number < VGPR) else 0
 
     def number(self, bits: int) -> int:
         """The operand's number in the source encoding, halves removed."""
@@ -168,7 +207,9 @@ class RegisterSlot(Slot):
             return number & 0x7F if number & 0x80 else 106
         if number >= VGPR:
             number |= self.vector
-        return number & ~0x80 if "7" in self.kind.flags and "h" in self.kind.flags and number >= VGPR else number
+        return (
+            number & ~0x80 if "7" in self.kind.flags and "h" in self.kind.flags and number >= VGPR else number
+        )
 
     def text(self, bits: int) -> str | None:
         key = bits & self.mask
@@ -178,7 +219,9 @@ class RegisterSlot(Slot):
             if self.literal_shift and self.field.extract(bits) == LITERAL:
                 if self.bare and bits & self.half.mask:
                     return None
-                return self._decorated(bits, self.kind.format(LITERAL, bits >> self.literal_shift & 0xFFFFFFFF), True)
+                return self._decorated(
+                    bits, self.kind.format(LITERAL, bits >> self.literal_shift & 0xFFFFFFFF), True
+                )
             result = self._texts[key] = self._text(key)
             return result
 
@@ -197,7 +240,11 @@ class RegisterSlot(Slot):
         if self.sdwa and number & 0x7F and not number & 0x80:
             return None
         text = self.kind.format(self.number(bits), None) if self.number(bits) != LITERAL else None
-        return None if text is None else self._decorated(bits, text + suffix, 128 <= number < VGPR and number < 249)
+        return (
+            None
+            if text is None
+            else self._decorated(bits, text + suffix, 128 <= number < VGPR and number < 249)
+        )
 
     def _decorated(self, bits: int, text: str | None, constant: bool) -> str | None:
         if text is None:
@@ -231,7 +278,9 @@ class SizedSlot(RegisterSlot):
 
     SIZES = (8, 8, 6, 6, 4)
 
-    def __init__(self, spec: str, name: str, role: str, field: Field, selector: Field, generation: str, size_bytes: int):
+    def __init__(
+        self, spec: str, name: str, role: str, field: Field, selector: Field, generation: str, size_bytes: int
+    ):
         self.kinds = {n: Kind(f"va{n * 32}", generation, 64) for n in (4, 6, 8)}
         super().__init__(spec, name, role, field, self.kinds[8], {}, None, size_bytes)
         self.selector = selector
@@ -245,7 +294,9 @@ class SizedSlot(RegisterSlot):
 
     def _text(self, bits: int) -> str | None:
         selector = self.selector.extract(bits)
-        return self.kinds[self.SIZES[selector]].format(self.field.extract(bits), None) if selector < 5 else None
+        return (
+            self.kinds[self.SIZES[selector]].format(self.field.extract(bits), None) if selector < 5 else None
+        )
 
 
 class DualSlot(RegisterSlot):
@@ -253,7 +304,9 @@ class DualSlot(RegisterSlot):
 
     __slots__ = ("low",)
 
-    def __init__(self, spec: str, name: str, role: str, field: Field, kind: Kind, other: Field, size_bytes: int):
+    def __init__(
+        self, spec: str, name: str, role: str, field: Field, kind: Kind, other: Field, size_bytes: int
+    ):
         super().__init__(spec, name, role, field, kind, {}, None, size_bytes)
         self.low = other.mask & -other.mask
 
@@ -299,7 +352,14 @@ class ModifierSlot(Slot):
 
     __slots__ = ("arrays", "fields", "required", "slots_mask", "words")
 
-    def __init__(self, spec: str, words: list[str], fields: list[tuple[Field, Modifier, bool]], arrays: list[ArrayModifier], order: list):
+    def __init__(
+        self,
+        spec: str,
+        words: list[str],
+        fields: list[tuple[Field, Modifier, bool]],
+        arrays: list[ArrayModifier],
+        order: list,
+    ):
         mask = 0
         for field, _, _ in fields:
             mask |= field.mask
@@ -371,27 +431,3 @@ class ModifierSlot(Slot):
                 field, modifier, _ = item
                 words.append(modifier.format(field.extract(bits)))
         return None if any(w.endswith("?") for w in words) else "".join(" " + w for w in words if w)
-
-
-def split_modifiers(text: str) -> list[str]:
-    """Words apart by spaces, brackets kept together."""
-    words, depth, word = [], 0, ""
-    for character in text:
-        if character in " \t," and not depth:
-            if word:
-                words.append(word)
-            word = ""
-            continue
-        if depth and character in " \t":
-            continue
-        depth += (character in "[(") - (character in "])")
-        word += character
-    if word:
-        words.append(word)
-    merged: list[str] = []
-    for word in words:  # `offset: 4` is `offset:4`
-        if merged and merged[-1].endswith(":"):
-            merged[-1] += word
-        else:
-            merged.append(word)
-    return merged
