@@ -66,8 +66,9 @@ def main() -> None:
         ours = isa(target)
         have = [n for n in compute if ours.rows(n) or n in ours.vopd()]
         missing = sorted(set(compute) - set(have))
+        share = 100 * len(have) / len(compute)
         print(
-            f"{target}: {len(have)} of {len(compute)} ({100 * len(have) / len(compute):.1f}%); missing: {' '.join(missing) or 'none'}"
+            f"{target}: {len(have)} of {len(compute)} ({share:.1f}%); missing: {' '.join(missing) or 'none'}"
         )
 
 

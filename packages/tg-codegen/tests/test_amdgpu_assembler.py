@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from tg_codegen.amdgpu.assembler import assemble
 from tg_codegen.amdgpu.disassembler import disassemble
 from tg_codegen.amdgpu.immediates import pack_waits, unpack_waits

@@ -14,10 +14,12 @@ import subprocess
 import zipfile
 
 import pytest
+
 from tg_codegen.amdgpu.assembler import assemble
 from tg_codegen.amdgpu.disassembler import decode_all, disassemble
 from tg_codegen.amdgpu.isa import isa
 
+# ruff: noqa: E501
 CLANG = shutil.which("clang-22")
 AITER = os.environ.get("TG_AITER", "")
 TARGETS = ("gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
@@ -70,7 +72,7 @@ def text_sections(data: bytes) -> list[bytes]:
 
 
 def round_trip(code: bytes, target: str) -> tuple[int, int, int]:
-    """(instructions, of these with unused bits set, words that are none). Asserts that the text gives the same bytes."""
+    """(instructions, those with unused bits set, words that are none). Asserts that text gives the same bytes."""
     instructions = isa(target)
     lines = disassemble(code, instructions)
     assert assemble("\n".join(lines), instructions).code == code
@@ -115,9 +117,9 @@ def test_clang_kernels_round_trip(target, level, tmp_path):
 @pytest.mark.parametrize("target", TARGETS)
 def test_triton_gemm_round_trips(target, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    import triton_gemm  # a file of its own: Triton reads the kernel's source
+    import amdgpu_gemm  # a file of its own: Triton reads the kernel's source
 
-    for code in triton_gemm.text_of(target, text_sections):
+    for code in amdgpu_gemm.text_of(target, text_sections):
         count, unused, undefined = round_trip(code, target)
         print(f"{target}: {count} instructions, {unused} with unused bits set")
         assert count > 100 and not undefined

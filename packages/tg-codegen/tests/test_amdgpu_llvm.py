@@ -16,6 +16,7 @@ from amdgpu_cases import (
     quirk_of_the_assembler,
     quirk_of_the_disassembler,
 )
+
 from tg_codegen.amdgpu.isa import isa
 
 EACH = int(os.environ.get("TG_AMDGPU_CASES", "20"))

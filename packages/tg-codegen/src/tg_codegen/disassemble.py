@@ -10,9 +10,8 @@ import re
 import sys
 from pathlib import Path
 
-from tg_ir.errors import TgError
-
 from tg_codegen.errors import DecodeError
+from tg_ir.errors import TgError
 
 __all__ = ["main"]
 

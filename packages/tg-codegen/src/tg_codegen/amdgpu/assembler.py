@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tg_ir.errors import ParseError, TgError
-
 from tg_codegen.amdgpu.expressions import evaluate, symbols_of
 from tg_codegen.amdgpu.instruction import Instruction
 from tg_codegen.amdgpu.isa import Isa
@@ -19,6 +17,7 @@ from tg_codegen.amdgpu.metadata_text import parse_metadata
 from tg_codegen.amdgpu.slots import ImmediateSlot
 from tg_codegen.amdgpu.statements import split_operands
 from tg_codegen.errors import AssemblerError
+from tg_ir.errors import ParseError, TgError
 
 __all__ = ["AssembledKernel", "Assembly", "assemble"]
 
@@ -44,35 +43,13 @@ class Assembly:
     version: int | None
 
 
+_words = str.split
 _IGNORED = frozenset(
-    [
-        ".globl",
-        ".global",
-        ".type",
-        ".size",
-        ".weak",
-        ".hidden",
-        ".protected",
-        ".local",
-        ".ident",
-        ".file",
-        ".loc",
-        ".addrsig",
-        ".addrsig_sym",
-        ".amdgcn_target_id",
-        ".internal",
-        ".cfi_sections",
-        ".cfi_startproc",
-        ".cfi_endproc",
-        ".cfi_escape",
-        ".cfi_undefined",
-        ".cfi_def_cfa",
-        ".cfi_offset",
-        ".hsa_code_object_version",
-        ".altmacro",
-        ".amdgpu_hsa_kernel",
-        ".comm",
-    ]
+    _words(
+        ".globl .global .type .size .weak .hidden .protected .local .ident .file .loc .addrsig .addrsig_sym "
+        ".amdgcn_target_id .internal .cfi_sections .cfi_startproc .cfi_endproc .cfi_escape .cfi_undefined "
+        ".cfi_def_cfa .cfi_offset .hsa_code_object_version .altmacro .amdgpu_hsa_kernel .comm "
+    )
 )
 _DATA = {
     ".byte": 1,
@@ -225,7 +202,7 @@ class _Assembler:
                     distance = value - offset - 4
                     if distance % 4 or not -0x8000 <= distance // 4 < 0x8000:
                         raise AssemblerError(
-                            f"{instruction.row.name}: target {text} is {distance} bytes away, want a multiple of 4 within 131072",
+                            f"{instruction.row.name}: {text} is {distance} bytes away, want at most 131072, by 4",
                             index,
                         )
                     self.code[offset : offset + 2] = (distance // 4 & 0xFFFF).to_bytes(2, "little")
@@ -272,8 +249,8 @@ class _Assembler:
             self.in_text = name == ".section" and arguments.split(",")[0].strip().startswith(".text")
         elif name in (".set", ".equ", ".equiv"):
             symbol, _, expression = arguments.partition(",")
-            if name == ".set" and self.in_text is False and not expression:
-                raise AssemblerError(".set: want a symbol and a value")
+            if not expression:
+                raise AssemblerError(f"{name}: want a symbol and a value")
             self.symbols[symbol.strip()] = self.value(expression)
         elif name in (".p2align", ".align", ".balign"):
             self.align(name, arguments)

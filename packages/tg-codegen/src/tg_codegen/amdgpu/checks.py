@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tg_codegen.amdgpu.instruction import Row
 from tg_codegen.amdgpu.operands import VGPR
-from tg_codegen.amdgpu.slots import DualSlot, RegisterSlot, SizedSlot, Slot
+from tg_codegen.amdgpu.slots import RegisterSlot, SizedSlot, Slot
 from tg_codegen.errors import AssemblerError
 
 __all__ = ["check_dual", "check_lane", "check_null", "check_overlap", "check_sizes"]
@@ -17,7 +17,7 @@ def check_sizes(row: Row, bits: int, operands: list[str]) -> None:
     for index, slot in enumerate(row.operands):
         if isinstance(slot, SizedSlot) and (want := slot.text(bits)) != operands[index]:
             raise AssemblerError(
-                f"{row.mnemonic}: {slot.name}: got {operands[index]}, want {want or 'a format of 0..4'}, whose size cbsz or blgp gives",
+                f"{row.mnemonic}: {slot.name}: got {operands[index]}, want {want or 'formats 0..4'}, by cbsz or blgp",
                 index,
             )
 
@@ -53,7 +53,7 @@ def check_dual(row: Row, bits: int, operands: list[str]) -> None:
     """One destination is even and the other odd; sources of the same place come from different banks."""
     if row.operands[row.dual].text(bits) != operands[row.dual]:
         raise AssemblerError(
-            f"{row.mnemonic}: vdstY: got {operands[row.dual]}, want an odd one with an even vdstX, or the reverse; register bank",
+            f"{row.mnemonic}: vdstY: got {operands[row.dual]}, want the other parity than vdstX; register bank",
             row.dual,
         )
     if row.banks is None:
@@ -65,12 +65,10 @@ def check_dual(row: Row, bits: int, operands: list[str]) -> None:
     for index, (x, y) in enumerate(zip(*places, strict=False)):
         if x is None or y is None:
             continue
-        a, b = (
-            (slot.field.extract(bits) | slot.implied | (isinstance(slot, DualSlot) and not bits & slot.low))
-            for slot in (x, y)
-        )
+        a, b = x.number(bits), y.number(bits)
         mask = 1 if index == 2 else 3
         if a >= VGPR and b >= VGPR and (a ^ b) & mask == 0:
             raise AssemblerError(
-                f"{row.mnemonic}: source {index}: got {x.text(bits)} and {y.text(bits)}, want different banks (number modulo {mask + 1}); register bank"
+                f"{row.mnemonic}: source {index}: got {x.text(bits)} and {y.text(bits)}, "
+                f"want numbers that differ modulo {mask + 1}; register bank"
             )

@@ -6,6 +6,7 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 from tg_codegen.errors import AssemblerError
 
@@ -13,14 +14,14 @@ __all__ = ["evaluate", "symbols_of"]
 
 _SYMBOL = re.compile(r"(?<![\w.$])([A-Za-z_.$][\w.$]*)(?!\w*\s*\()")
 _OPERATORS: dict[type, Callable[[int, int], int]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: lambda a, b: abs(a) // abs(b) * (1 if a * b >= 0 else -1),
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod, ast.LShift: operator.lshift, ast.RShift: operator.rshift, ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_, ast.BitXor: operator.xor,
 }  # fmt: skip
 _FUNCTIONS: dict[str, Callable[..., int]] = {
     "max": max,
     "min": min,
-    "or": lambda *values: __import__("functools").reduce(operator.or_, values),
+    "or": lambda *values: reduce(operator.or_, values),
     "alignto": lambda value, to: value + -value % to,
 }
 

@@ -18,8 +18,9 @@ class Row:
     """
 
     __slots__ = (
-        "banks", "base", "bus_limit", "checks", "dual", "flags", "format", "free", "imm", "latency", "literals", "mask", "mnemonic", "modifiers", "name",
-        "opcode", "operands", "reads", "scalars", "size_bytes", "text_spec", "wave", "whole", "writes",
+        "banks", "base", "bus_limit", "checks", "dual", "flags", "format", "free", "imm", "latency",
+        "literals", "mask", "mnemonic", "modifiers", "name", "opcode", "operands", "reads", "scalars",
+        "size_bytes", "text_spec", "wave", "whole", "writes",
     )  # fmt: skip
 
     mnemonic: str

@@ -133,11 +133,7 @@ class RowMaker:
             word = body[1:]
             if word == "vcc" and self.wave_size == 32:
                 word = "vcc_lo"
-            role = (
-                ">"
-                if word.startswith("vcc") and index < len(row.writes) and "VCC" in row.writes and index <= 1
-                else ""
-            )
+            role = ">" if word.startswith("vcc") and "VCC" in row.writes and index <= 1 else ""
             return self._slots.setdefault((body, role), WordSlot(spec, word, role))
         name, kind, *mods = body.split(":")
         mods = mods[0] if mods else ""

@@ -59,7 +59,7 @@ class Register(NamedTuple):
         return self._replace(prefix="|")
 
     @property
-    def l(self) -> Register:
+    def l(self) -> Register:  # noqa: E743
         """The low 16 bits."""
         return self._replace(half="l")
 
@@ -147,8 +147,10 @@ def float_bits(value: float, type_: str) -> int:
 _INVERSE_2PI = {"f32": 0x3E22F983, "f16": 0x3118, "bf16": 0x3E22, "f64": 0x3FC45F306DC9C882}
 # In which type the float constants of an operand type are patterns, and how wide its integers are.
 _PATTERN = {
-    "f32": ("f32", 32), "b32": ("f32", 32), "f64": ("f64", 64), "b64": ("f64", 64), "f16": ("f16", 16), "b16": ("f16", 16),
-    "bf16": ("bf16", 16), "v2f16": ("f16", 32), "v2b16": ("f32", 32), "v2bf16": ("bf16", 32), "v2f32": ("f32", 32), "v2b32": ("f32", 32),
+    "f32": ("f32", 32), "b32": ("f32", 32), "f64": ("f64", 64), "b64": ("f64", 64), "f16": ("f16", 16),
+    "b16": ("f16", 16),
+    "bf16": ("bf16", 16), "v2f16": ("f16", 32), "v2b16": ("f32", 32), "v2bf16": ("bf16", 32),
+    "v2f32": ("f32", 32), "v2b32": ("f32", 32),
 }  # fmt: skip
 
 

@@ -310,9 +310,11 @@ class DualSlot(RegisterSlot):
         super().__init__(spec, name, role, field, kind, {}, None, size_bytes)
         self.low = other.mask & -other.mask
 
+    def number(self, bits: int) -> int:
+        return self.field.extract(bits) | self.implied | (not bits & self.low)
+
     def text(self, bits: int) -> str | None:
-        number = self.field.extract(bits) | self.implied | (not bits & self.low)
-        return self.kind.format(number, None)
+        return self.kind.format(self.number(bits), None)
 
 
 class ArrayModifier:
@@ -381,7 +383,7 @@ class ModifierSlot(Slot):
             if word in missing:
                 missing.discard(word)
                 continue
-            for index, (field, modifier, _) in enumerate(self.fields):
+            for index, (_, modifier, _) in enumerate(self.fields):
                 value = modifier.parse(word)
                 if value is None:
                     continue
