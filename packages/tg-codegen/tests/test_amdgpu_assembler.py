@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tg_codegen.amdgpu.assembler import assemble
+from tg_codegen.amdgpu.code_object import read_code_object
 from tg_codegen.amdgpu.disassembler import disassemble
 from tg_codegen.amdgpu.immediates import pack_waits, unpack_waits
 from tg_codegen.amdgpu.isa import TARGETS, isa
@@ -194,6 +195,28 @@ def test_command_line_round_trip_and_errors(tmp_path):
     text.write_text("v_add_f32 v0, v1\n")
     failed = subprocess.run([*command, str(text)], capture_output=True, text=True)
     assert failed.returncode == 1 and "line 1, column 1" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_command_line_code_object_is_read_back(tmp_path):
+    text, file = tmp_path / "k.s", tmp_path / "k.co"
+    text.write_text(KERNEL)
+    module = [sys.executable, "-m"]
+    options = ["--target", "gfx942"]
+    subprocess.run(
+        [*module, "tg_codegen.assemble", *options, "--emit", "co", str(text), "-o", str(file)], check=True
+    )
+    (kernel,) = read_code_object(file.read_bytes()).kernels
+    assert (kernel.name, kernel.arguments[0].value_kind) == ("add_one", "global_buffer")
+    assert kernel.descriptor.next_free_vgpr == 8  # in the granules of the descriptor
+    shown = subprocess.run(
+        [*module, "tg_codegen.disassemble", *options, str(file)], check=True, capture_output=True, text=True
+    )
+    assert shown.stdout.startswith("add_one:\n\ts_load_dwordx2 s[0:1], s[4:5], 0x0\n")
+    file.write_bytes(file.read_bytes()[:300])
+    failed = subprocess.run(
+        [*module, "tg_codegen.disassemble", *options, str(file)], capture_output=True, text=True
+    )
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
 
 
 def test_import_loads_no_table():

@@ -17,11 +17,21 @@ __all__ = ["main"]
 
 
 def _sections(data: bytes, target: str) -> list[tuple[str, bytes]]:
-    """(title, code) of what a file holds."""
+    """(title, code) of what a file holds: an ELF file's code by function."""
     if data[:4] == b"\x7fELF":
-        from tg_codegen.amdgpu.code_object import read_code_object
+        from tg_codegen.amdgpu.elf import SHF_EXECINSTR, STT_FUNC, ElfFile
 
-        return [(kernel.name, kernel.code) for kernel in read_code_object(data).kernels]
+        elf, out = ElfFile(data), []
+        for index, section in enumerate(elf.sections):
+            if not section.flags & SHF_EXECINSTR or not section.size:
+                continue
+            code = elf.section_bytes(section)
+            functions = (x for x in elf.symbols if x.type == STT_FUNC and x.section == index)
+            names = {x.value - section.address: x.name for x in functions}
+            starts = sorted({0, *(at for at in names if 0 <= at < len(code))})
+            ends = [*starts[1:], len(code)]
+            out += [(names.get(a, section.name), code[a:b]) for a, b in zip(starts, ends, strict=True)]
+        return out
     try:
         text = data.decode("ascii")
     except UnicodeDecodeError:

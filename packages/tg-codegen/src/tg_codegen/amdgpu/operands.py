@@ -229,6 +229,7 @@ class Kind:
         "generation",
         "limit",
         "literal_bits",
+        "parsed",
         "specials",
         "type",
         "wave",
@@ -241,6 +242,7 @@ class Kind:
         if generation != "gfx940":
             self.banks = self.banks.replace("va", "v")  # accumulation registers are CDNA's
         self.generation, self.wave = generation, wave
+        self.parsed: dict[str, tuple[int, int | None] | None] = {}
         self.bits = wave if bits == "wave" else 0 if bits == "f8f6f4" else int(bits)
         self.literal_bits = max(32, self.bits)
         self.dwords = max(1, self.bits // 32)
@@ -291,6 +293,16 @@ class Kind:
         return self.register_text(number)
 
     def parse(self, text: str) -> tuple[int, int | None] | None:
+        """(number, literal) of an operand's text, remembered for all slots of the kind."""
+        try:
+            return self.parsed[text]
+        except KeyError:
+            if len(self.parsed) > 1 << 16:
+                self.parsed.clear()
+            result = self.parsed[text] = self._parse(text)
+            return result
+
+    def _parse(self, text: str) -> tuple[int, int | None] | None:
         if match := _REGISTER.match(text):
             number = self.parse_register(match)
             return None if number is None or self.register_text(number) is None else (number, None)

@@ -9,6 +9,11 @@ def split_operands(text: str) -> tuple[list[str], str]:
     """'v0, v1, s2 clamp' -> (['v0', 'v1', 's2'], 'clamp')."""
     if not text:
         return [], ""
+    if ":[" in text and "(" not in text and "|" not in text:
+        operands = text.split(", ")
+        operands[-1], _, modifiers = operands[-1].partition(" ")
+        if not any("," in o for o in operands):  # nothing but the modifiers holds a list
+            return operands, modifiers.strip()
     if "(" in text or ":[" in text or "|" in text:
         return _split_carefully(text)
     operands = text.split(",")
@@ -39,6 +44,8 @@ def _split_carefully(text: str) -> tuple[list[str], str]:
 
 def split_modifiers(text: str) -> list[str]:
     """Words apart by spaces, brackets kept together."""
+    if ", " not in text and ": " not in text and " ," not in text and "[ " not in text:
+        return text.split()
     words, depth, word = [], 0, ""
     for character in text:
         if character in " \t," and not depth:
