@@ -203,9 +203,11 @@ def _too_costly(order: Sequence[Node], stored: set[Node]) -> set[Node]:
             bad.add(used)
     bad -= stored
     last = {source for node in order if node not in bad for source in node.inputs if source in bad}
-    if last and all(node.op.name in _FREE for node in last):
-        last = {_behind(node) for node in last}
-    return {node for node in last if node.op.name not in _FREE} or {n for n in bad if n.op.name not in _FREE}
+    for found in (last, {_behind(node) for node in last}, bad):
+        more = {node for node in found if node.op.name not in _FREE} - stored
+        if more:
+            return more
+    return set()
 
 
 def _behind(node: Node) -> Node:

@@ -457,7 +457,7 @@ def _templates(form: Form, kinds: tuple[str, ...], rounding: bool) -> list[Templ
         # Of the comparisons only eq, unord, neq, ord and their signalling kin are symmetric.
         symmetric = "compare" in form.traits
         exchanged.check = lambda o: (
-            o[2].number > 7 >= o[1].number and (not symmetric or o[3] & 7 in (0, 3, 4, 7))
+            o[2].number > 7 >= o[1].number and (not symmetric or (o[3] < 32 and o[3] & 7 in (0, 3, 4, 7)))
         )
         return [exchanged, plain]
     if "swap" in form.traits:
