@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from x86_64_cases import random_instruction
@@ -278,3 +279,20 @@ def test_forms_carry_what_the_passes_need():
         )
     add = forms("vfmadd231ps")[0]
     assert add.operands[0].reads and add.operands[0].writes and add.latency == "fma"
+
+
+def test_command_lines_assemble_and_disassemble(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    from tg_codegen import assemble as assemble_cli
+    from tg_codegen import disassemble as disassemble_cli
+
+    text = tmp_path / "add.s"
+    text.write_text("vaddps zmm0 {k1} {z}, zmm1, zmm2\nret\n")
+    assert assemble_cli.main(["--target", "x86_64", str(text), "-o", str(tmp_path / "add.bin")]) == 0
+    assert disassemble_cli.main(["--target", "x86_64:avx512", str(tmp_path / "add.bin")]) == 0
+    assert capsysbinary.readouterr().out.decode().split("\n")[:2] == [
+        "\tvaddps zmm0 {k1} {z}, zmm1, zmm2",
+        "\tret",
+    ]
+    assert assemble_cli.main(["--target", "x86_64", "--emit", "co", str(text)]) == 1

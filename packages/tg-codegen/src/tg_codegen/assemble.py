@@ -13,6 +13,10 @@ __all__ = ["main"]
 
 
 def _raw(text: str, target: str, wave_size: int | None) -> bytes:
+    if target.startswith("x86_64"):
+        from tg_codegen.x86_64 import assembler, encode
+
+        return assembler.assemble(text, encode.isa(target)).code
     from tg_codegen.amdgpu.assembler import assemble
     from tg_codegen.amdgpu.isa import isa
 
@@ -26,6 +30,8 @@ def _code_object(text: str, target: str, wave_size: int | None) -> bytes:
     from tg_codegen.amdgpu.kernel_descriptor import KernelDescriptor
     from tg_codegen.errors import AssemblerError
 
+    if target.startswith("x86_64"):
+        raise AssemblerError(f"code object: the target is {target}, want an AMD GPU; use --emit raw")
     program = assemble(text, isa(target, wave_size))
     starts = sorted(program.labels.get(k.name, -1) for k in program.kernels) + [len(program.code)]
     if not program.kernels or starts[0] < 0:
@@ -57,10 +63,14 @@ EMITTERS = {"raw": _raw, "co": _code_object}
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tg_codegen.assemble", description="Assemble AMD GPU text."
+        prog="python -m tg_codegen.assemble", description="Assemble text for an AMD GPU or x86-64."
     )
     parser.add_argument("file", help="assembly text, - for standard input")
-    parser.add_argument("--target", required=True, help="gfx942, gfx950, gfx1100, gfx1151 or gfx1201")
+    parser.add_argument(
+        "--target",
+        required=True,
+        help="gfx942, gfx950, gfx1100, gfx1151, gfx1201, or x86_64[:avx2|:avx512|:amx]",
+    )
     parser.add_argument(
         "--wave", type=int, choices=(32, 64), help="lanes of a wave, where the target has both"
     )
