@@ -67,7 +67,7 @@ def ensure_environment(name: str) -> Path:
     # The meta-package comes last and alone: its direct references are in conflict with the editable packages.
     meta_package = [f"tg @ {wheels.pop('tg')}"] if "tg" in wheels else []
     # To pip 23 a reference with an extra does not stand for the one without, so both are named.
-    tested = wheels if name == "all" else wheels.keys() & {name}
+    tested = wheels.keys() & {name}
     references = [f"{each} @ {url}" for each, url in wheels.items()]
     references += [f"{each}[test] @ {wheels[each]}" for each in tested]
     _run([*pip_install, *requirements, *references])
