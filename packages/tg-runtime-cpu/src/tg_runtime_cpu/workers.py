@@ -1,0 +1,195 @@
+"""The pool of native worker threads: jobs go in by one native call each, and Python comes near neither work nor wait.
+
+A job is a block: a header and one record a step (code, arguments, number of workgroups, workgroups a slice). Workers run
+jobs in the order of posting; `native_code` says how. Callers wait in slices of `WAIT_SLICE_S`, between which Python may
+raise KeyboardInterrupt; the work goes on then.
+
+`end` stops the threads. When work is unfinished, a signal handler of ours sends each worker from wherever it is to the
+end of its thread: kernels hold no locks, so nothing but the work is lost. The handler takes the signal `END_SIGNAL` only
+for that moment. Workers block all other signals, so that those reach Python's threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import threading
+import time
+import weakref
+
+from tg_ir.errors import DeviceError
+from tg_runtime_cpu import native_code as native
+from tg_runtime_cpu.libc import call, map_pages, new_thread, protect, unmap
+
+__all__ = ["END_SIGNAL", "Job", "WorkerPool", "clock", "copy_code"]
+
+WAIT_SLICE_S = 0.1
+END_SIGNAL = signal.SIGRTMAX - 2
+IDLE_PAUSES = 2000  # about 0.1 ms before a worker sleeps
+CALLER_PAUSES = 100
+_MASK = 0xFFFF_FFFF
+_SA_SIGINFO = 4
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, END_SIGNAL}
+
+_slice = (ctypes.c_long * 2)(0, int(WAIT_SLICE_S * 1e9))
+_ending = threading.Lock()
+_native_address = map_pages(len(native.CODE))
+ctypes.memmove(_native_address, native.CODE, len(native.CODE))
+protect(_native_address, len(native.CODE), mmap.PROT_READ | mmap.PROT_EXEC)
+_post = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(_native_address + native.ENTRY_POST)
+_wait = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)(
+    _native_address + native.ENTRY_WAIT
+)
+clock = ctypes.CFUNCTYPE(ctypes.c_uint64)(_native_address + native.ENTRY_CLOCK)
+copy_code = _native_address + native.ENTRY_COPY
+"""The address of a kernel with arguments target, source and size in bytes, one workgroup a chunk."""
+
+
+class Job:
+    """Steps ready to run. `keep` is whatever must live while they may run."""
+
+    __slots__ = ("_block", "_words", "address", "keep", "names")
+
+    def __init__(self, names: list[str], argument_bytes: int, keep: object):
+        """`argument_bytes` follow the records, aligned to 64 bytes."""
+        self.names, self.keep = names, keep
+        records = native.JOB_BYTES + native.STEP_BYTES * len(names)
+        self._block = ctypes.create_string_buffer(records + argument_bytes + 64)
+        skip = -ctypes.addressof(self._block) % 64
+        self.address = ctypes.addressof(self._block) + skip
+        self._words = memoryview(self._block).cast("B")[skip : skip + records].cast("Q")
+        self._words[native.JOB_STEPS // 8] = len(names)
+
+    def arguments(self, offset: int, size_bytes: int) -> tuple[int, memoryview]:
+        """Address and bytes of a part of the argument space."""
+        start = native.JOB_BYTES + native.STEP_BYTES * len(self.names) + offset
+        skip = self.address - ctypes.addressof(self._block)
+        return self.address + start, memoryview(self._block).cast("B")[skip + start : skip + start + size_bytes]
+
+    def set_step(self, index: int, code: int, arguments: int, groups: int, workers: int) -> None:
+        """Slices are small enough to balance uneven work, and so many that taking them costs little."""
+        first = (native.JOB_BYTES + native.STEP_BYTES * index) // 8
+        slice_groups = max(1, groups // (workers * 8)) if workers > 1 else max(1, groups)
+        self._words[first : first + 4] = memoryview(
+            b"".join(value.to_bytes(8, "little") for value in (code, arguments, groups, slice_groups))
+        ).cast("Q")
+
+    def running(self) -> str:
+        """The name of the step that is being run."""
+        return self.names[min(self._words[native.JOB_DONE // 8], len(self.names) - 1)]
+
+    def times(self) -> list[tuple[str, int, int]]:
+        """Name, start and end of each step of the last run, in counts of the time stamp counter."""
+        ends = self._words[(native.JOB_BYTES + native.STEP_END) // 8 :: native.STEP_BYTES // 8].tolist()
+        starts = [self._words[native.JOB_START // 8], *ends]
+        return list(zip(self.names, starts, ends, strict=False))
+
+
+class WorkerPool:
+    """`count` native threads and their ring of jobs."""
+
+    def __init__(self, name: str, count: int):
+        self.name, self.count, self.ended = name, count, False
+        self._lock = threading.Lock()
+        self._posted = 0
+        self._jobs: list[Job | None] = [None] * native.RING_JOBS
+        size = native.POOL_BYTES + native.WORKER_BYTES * count
+        self._block = map_pages(size)
+        ctypes.c_uint64.from_address(self._block + native.WORKERS).value = count
+        pauses = IDLE_PAUSES if count <= len(os.sched_getaffinity(0)) else 1
+        ctypes.c_uint64.from_address(self._block + native.PAUSES).value = pauses
+        self._completed = ctypes.c_uint32.from_address(self._block + native.COMPLETED)
+        workers = [self._block + native.POOL_BYTES + native.WORKER_BYTES * i for i in range(count)]
+        threads: list[tuple[int, int]] = []
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+        try:
+            for worker in workers:
+                ctypes.c_uint64.from_address(worker + native.WORKER_POOL).value = self._block
+                threads.append((new_thread(_native_address + native.ENTRY_WORKER, worker), worker))
+        except OSError as error:
+            _end(self._block, size, threads, os.getpid())
+            raise DeviceError(f"{name}: cannot start worker thread {len(threads)}: {error}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # At exit too: no thread may run while the interpreter takes itself apart.
+        self._finalizer = weakref.finalize(self, _end, self._block, size, threads, os.getpid())
+
+    def post(self, job: Job) -> int:
+        """Append a job, waiting while the ring is full; gives the ticket to wait for."""
+        with self._lock:
+            while self._posted - native.RING_JOBS >= 0 and not self._wait(self._posted - native.RING_JOBS + 1):
+                pass
+            self._raise_if_ended()
+            self._jobs[self._posted % native.RING_JOBS] = job
+            self._posted += 1
+            _post(self._block, job.address)
+            return self._posted
+
+    def is_done(self, ticket: int) -> bool:
+        """Whether a job is done, or never will be."""
+        return self.ended or (self._completed.value - ticket) & _MASK < 1 << 31
+
+    def wait(self, ticket: int, timeout_s: float | None) -> bool:
+        """Whether the job is done within the time."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._wait(ticket):
+            self._raise_if_ended()
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+        return True
+
+    @property
+    def posted(self) -> int:
+        """The ticket of the last job."""
+        return self._posted
+
+    def running(self) -> str:
+        """What is being run, for messages."""
+        job = self._jobs[self._completed.value % native.RING_JOBS]
+        return job.running() if job else "nothing"
+
+    def end(self) -> None:
+        """Stop the threads, in the midst of work if there is any."""
+        self.ended = True
+        self._finalizer()
+
+    def _wait(self, ticket: int) -> bool:
+        return self.ended or bool(
+            _wait(self._block, ticket & _MASK, CALLER_PAUSES, ctypes.addressof(_slice))
+        )
+
+    def _raise_if_ended(self) -> None:
+        if self.ended:
+            raise DeviceError(f"{self.name}: this work was dropped with other work that took too long")
+
+
+def _end(block: int, size_bytes: int, threads: list[tuple[int, int]], pid: int) -> None:
+    if pid != os.getpid():  # a fork copies the blocks, not the threads
+        return
+    posted = ctypes.c_uint32.from_address(block + native.POSTED).value
+    completed = ctypes.c_uint32.from_address(block + native.COMPLETED).value
+    if posted == completed and len(threads) == ctypes.c_uint64.from_address(block + native.WORKERS).value:
+        _post(block, None)
+    else:
+        with _ending:
+            _interrupt(threads)
+    for thread, _ in threads:
+        call("pthread_join")(thread, None)
+
+
+def _interrupt(threads: list[tuple[int, int]]) -> None:
+    # struct sigaction of glibc on x86-64: handler, mask of 128 bytes, flags, restorer
+    action, before = (ctypes.c_uint64 * 19)(), (ctypes.c_uint64 * 19)()
+    action[0], action[17] = _native_address + native.ENTRY_END, _SA_SIGINFO
+    call("sigaction")(END_SIGNAL, ctypes.addressof(action), ctypes.addressof(before))
+    while left := [
+        (thread, worker)
+        for thread, worker in threads
+        if not ctypes.c_uint64.from_address(worker + native.WORKER_ENDED).value
+    ]:
+        for thread, worker in left:
+            call("pthread_sigqueue")(thread, END_SIGNAL, worker)
+        time.sleep(0.001)
+    call("sigaction")(END_SIGNAL, ctypes.addressof(before), None)
