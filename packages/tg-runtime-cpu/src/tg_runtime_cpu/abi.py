@@ -44,7 +44,9 @@ class LoadedBinary:
     binary: Binary
     code: Code
 
-    def write_arguments(self, block: memoryview, addresses: Sequence[int], scalars: Mapping[str, int]) -> None:
+    def write_arguments(
+        self, block: memoryview, addresses: Sequence[int], scalars: Mapping[str, int]
+    ) -> None:
         """Fill an argument block. Raises: DeviceError for what is missing or does not fit."""
         layout, name = self.binary.arguments, self.binary.entry
         if len(addresses) != len(layout.buffers):

@@ -65,6 +65,10 @@ class CodeMemory:
             weakref.finalize(placed, self._forget, region).atexit = False
             return placed
 
+    def renew_lock(self) -> None:
+        """In the child of a fork, where nobody is left to release it."""
+        self._lock = threading.RLock()
+
     def _forget(self, region: _Region) -> None:
         with self._lock:
             region.users -= 1

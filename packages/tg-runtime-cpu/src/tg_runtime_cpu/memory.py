@@ -72,6 +72,7 @@ class Allocator:
         self._sizes: dict[int, int] = {}  # of blocks in use, by address
         self._free: defaultdict[int, list[int]] = defaultdict(list)
         self._returned: deque[tuple[int, Done]] = deque()  # freed, and still in use by submitted work
+        self._shared: deque[tuple[object, Done]] = deque()  # buffers of the host, likewise
         self._chunk, self._chunk_left = 0, 0
 
     def alloc(self, size_bytes: int) -> CpuMemory:
@@ -97,6 +98,8 @@ class Allocator:
     def free(self, memory: CpuMemory, done: Done) -> None:
         """Take a block back; it is used again when `done` says so. Raises: DeviceError for a block that is not in use."""
         if memory._keep is not None:
+            if not done():
+                self._shared.append((memory._keep, done))
             memory._keep = memory._array = None
             return
         if self._sizes.get(memory.address) is None or memory.size_bytes < 0:
@@ -110,9 +113,14 @@ class Allocator:
     def trim(self) -> None:
         """Give unused large blocks back to the system."""
         with self._lock:
+            self._collect()
             for size, free in self._free.items():
                 while size > _SMALL_BYTES and free:
                     unmap(free.pop(), size)
+
+    def renew_lock(self) -> None:
+        """In the child of a fork, where nobody is left to release it."""
+        self._lock = threading.RLock()
 
     @property
     def waiting(self) -> bool:
@@ -128,6 +136,11 @@ class Allocator:
                 self._free[size].append(address)
             else:
                 self._returned.append((address, done))
+
+        for _ in range(len(self._shared)):
+            keep, done = self._shared.popleft()
+            if not done():
+                self._shared.append((keep, done))
 
     def _carve(self, size: int) -> int:
         if size > _SMALL_BYTES:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tg_ir.errors import DeviceError
@@ -21,17 +22,19 @@ __all__ = ["COPY_ARGUMENT_BYTES", "CpuRecording", "write_copy"]
 COPY_ARGUMENT_BYTES = 64
 
 
-def write_copy(job: Job, step: int, offset: int, target: int, source: int, size_bytes: int, workers: int) -> None:
+def write_copy(
+    job: Job, step: int, offset: int, target: int, source: int, size_bytes: int, workers: int
+) -> None:
     """Make a step of a job a copy."""
     address, block = job.arguments(offset, 24)
-    block.cast("Q")[:] = memoryview(b"".join(v.to_bytes(8, "little") for v in (target, source, size_bytes))).cast(
-        "Q"
-    )
+    block.cast("Q")[:] = memoryview(
+        b"".join(v.to_bytes(8, "little") for v in (target, source, size_bytes))
+    ).cast("Q")
     job.set_step(step, copy_code, address, -(-size_bytes // COPY_CHUNK_BYTES), workers)
 
 
 class CpuRecording:
-    """Replayable steps. All memory that `patch` named, and the arena, live as long as it."""
+    """Replayable steps. It keeps the memory that `patch` named alive; one thread at a time may use it."""
 
     def __init__(self, runtime: CpuRuntime, program: Program, loaded: Mapping[str, LoadedBinary]):
         """Raises: DeviceError."""
@@ -39,6 +42,7 @@ class CpuRecording:
         self._memory: dict[int, CpuMemory] = {}
         self._scalars: dict[str, int] = {}
         self._arena: CpuMemory | None = None
+        self._free_arena: Callable[[], object] = lambda: None
         self._dirty = True
         self.ticket: object = None
         """What the runtime waits for before it changes this recording."""
@@ -54,11 +58,6 @@ class CpuRecording:
                 case Copy():
                     self._steps.append((step.target, step.source))
                     names.append("copy")
-                case Collective(kind="gather"):
-                    raise DeviceError(
-                        f"program {program.name}: collective gather: not a step that the CPU runs; "
-                        "decompose collectives into copies and kernels when scheduling"
-                    )
                 case Collective():
                     raise DeviceError(
                         f"program {program.name}: collective {step.kind}: not a step that the CPU runs; "
@@ -67,19 +66,30 @@ class CpuRecording:
         self._offsets, total = [], 0
         for step in self._steps:
             self._offsets.append(total)
-            size = step[1].binary.arguments.size_bytes if isinstance(step[1], LoadedBinary) else COPY_ARGUMENT_BYTES
+            size = (
+                step[1].binary.arguments.size_bytes
+                if isinstance(step[1], LoadedBinary)
+                else COPY_ARGUMENT_BYTES
+            )
             total += -(-size // 64) * 64
-        self.job = Job(names, total, keep=(self._loaded, self))
+        self.job = Job(names, total, keep=(self._loaded, self._memory))
         self.empty = not names
 
     def patch(self, buffers: Mapping[int, CpuMemory], scalars: Mapping[str, int]) -> None:
         """Replace memory and scalars for the replays that follow, once those submitted are done. Raises: DeviceError."""
         known = {var.name for var in self.program.scalars}
         for number in buffers:
-            if not 0 <= number < len(self.program.buffers) or self.program.buffers[number].role == "temporary":
-                raise DeviceError(f"program {self.program.name}: patch: got buffer {number}, want one that the caller keeps")
+            if (
+                not 0 <= number < len(self.program.buffers)
+                or self.program.buffers[number].role == "temporary"
+            ):
+                raise DeviceError(
+                    f"program {self.program.name}: patch: got buffer {number}, want one that the caller keeps"
+                )
         if unknown := sorted(set(scalars) - known):
-            raise DeviceError(f"program {self.program.name}: patch: got scalar {unknown[0]}, want one of {sorted(known)}")
+            raise DeviceError(
+                f"program {self.program.name}: patch: got scalar {unknown[0]}, want one of {sorted(known)}"
+            )
         self._runtime.wait_for(self)
         self._memory.update(buffers)
         self._scalars.update(scalars)
@@ -100,14 +110,16 @@ class CpuRecording:
         program, workers = self.program, self._runtime.threads
         missing = [var.name for var in program.scalars if var.name not in self._scalars]
         if missing:
-            raise DeviceError(f"program {program.name}: got no value for scalar {', '.join(missing)}; patch it")
+            raise DeviceError(
+                f"program {program.name}: got no value for scalar {', '.join(missing)}; patch it"
+            )
         sizes = [self._value(slot.size_bytes) for slot in program.buffers]
         offsets, arena_bytes = self._place_arenas(sizes)
         if self._arena is None or self._arena.size_bytes < arena_bytes:
-            if self._arena is not None:
-                self._runtime.free(self._arena)
-                self._arena = None
+            self._free_arena()
             self._arena = self._runtime.alloc(arena_bytes)
+            self._free_arena = weakref.finalize(self, self._runtime.free, self._arena)
+            self._free_arena.atexit = False
         addresses = []
         for number, slot in enumerate(program.buffers):
             if number in offsets:
@@ -144,7 +156,3 @@ class CpuRecording:
             total += max(offset + sizes[number] for number, offset in placed.items())
             total += -total % max(64, self.program.alignment)
         return offsets, total
-
-    def __del__(self) -> None:
-        if getattr(self, "_arena", None) is not None:
-            self._runtime.free(self._arena)

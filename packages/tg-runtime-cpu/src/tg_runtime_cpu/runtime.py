@@ -36,7 +36,9 @@ class CpuRuntime:
     unfinished at the fork is an error there.
     """
 
-    def __init__(self, name: str | None = None, threads: int | None = None, memory_limit_bytes: int | None = None):
+    def __init__(
+        self, name: str | None = None, threads: int | None = None, memory_limit_bytes: int | None = None
+    ):
         self.name = name or f"CPU:{next(_numbers)}"
         self.threads = threads or knobs.threads()
         self._profile = knobs.profile()
@@ -78,7 +80,9 @@ class CpuRuntime:
         for what, end in (("target", target), ("source", source)):
             have = end.size_bytes if isinstance(end, CpuMemory) else end.nbytes
             if not 0 <= size_bytes <= have:
-                raise DeviceError(f"{self.name}: copy: got {size_bytes} bytes, want 0 to {have}, the size of the {what}")
+                raise DeviceError(
+                    f"{self.name}: copy: got {size_bytes} bytes, want 0 to {have}, the size of the {what}"
+                )
         if not size_bytes:
             return
         if isinstance(target, CpuMemory) and isinstance(source, CpuMemory):
@@ -99,7 +103,9 @@ class CpuRuntime:
         if "amx" in target[2] and call("syscall")(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA):
             raise DeviceError(f"{self.name}: load {binary.entry}: Linux grants no AMX tiles to this process")
         pool = self._pool
-        return LoadedBinary(binary, self._code.add(binary.code, pool is not None and not pool.is_done(pool.posted)))
+        return LoadedBinary(
+            binary, self._code.add(binary.code, pool is not None and not pool.is_done(pool.posted))
+        )
 
     def launch(self, loaded: LoadedBinary, buffers: Sequence[CpuMemory], scalars: Mapping[str, int]) -> None:
         """Run a binary once, in the order of the queue. Raises: DeviceError."""
@@ -153,7 +159,8 @@ class CpuRuntime:
         counts, now = clock(), time.monotonic_ns()
         rate = (now - self._clock[1]) / (counts - self._clock[0])
         return [
-            (name, now - int((counts - start) * rate), now - int((counts - end) * rate)) for name, start, end in times
+            (name, now - int((counts - start) * rate), now - int((counts - end) * rate))
+            for name, start, end in times
         ]
 
     def _post(self, job: Job) -> tuple[WorkerPool, int]:
@@ -169,13 +176,17 @@ class CpuRuntime:
     def _check_fork(self) -> None:
         if self._lost_in_fork:
             self._lost_in_fork = False
-            raise DeviceError(f"{self.name}: work was unfinished when this process was forked; synchronize before a fork")
+            raise DeviceError(
+                f"{self.name}: work was unfinished when this process was forked; synchronize before a fork"
+            )
 
     def _after_fork(self) -> None:
         pool, self._pool, self._lock = self._pool, None, threading.Lock()
         self._lost_in_fork = pool is not None and not pool.is_done(pool.posted)
         if pool is not None:
-            pool.ended = True
+            pool.forget_threads()
+        self._allocator.renew_lock()
+        self._code.renew_lock()
 
 
 def _after_fork() -> None:

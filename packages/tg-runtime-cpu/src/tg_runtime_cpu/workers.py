@@ -66,7 +66,9 @@ class Job:
         """Address and bytes of a part of the argument space."""
         start = native.JOB_BYTES + native.STEP_BYTES * len(self.names) + offset
         skip = self.address - ctypes.addressof(self._block)
-        return self.address + start, memoryview(self._block).cast("B")[skip + start : skip + start + size_bytes]
+        return self.address + start, memoryview(self._block).cast("B")[
+            skip + start : skip + start + size_bytes
+        ]
 
     def set_step(self, index: int, code: int, arguments: int, groups: int, workers: int) -> None:
         """Slices are small enough to balance uneven work, and so many that taking them costs little."""
@@ -91,7 +93,7 @@ class WorkerPool:
     """`count` native threads and their ring of jobs."""
 
     def __init__(self, name: str, count: int):
-        self.name, self.count, self.ended = name, count, False
+        self.name, self.count = name, count
         self._lock = threading.Lock()
         self._posted = 0
         self._jobs: list[Job | None] = [None] * native.RING_JOBS
@@ -102,25 +104,32 @@ class WorkerPool:
         ctypes.c_uint64.from_address(self._block + native.PAUSES).value = pauses
         self._completed = ctypes.c_uint32.from_address(self._block + native.COMPLETED)
         workers = [self._block + native.POOL_BYTES + native.WORKER_BYTES * i for i in range(count)]
-        threads: list[tuple[int, int]] = []
+        self._threads: list[tuple[int, int]] = []  # and their worker blocks; empty once they have ended
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
         try:
             for worker in workers:
                 ctypes.c_uint64.from_address(worker + native.WORKER_POOL).value = self._block
-                threads.append((new_thread(_native_address + native.ENTRY_WORKER, worker), worker))
+                self._threads.append((new_thread(_native_address + native.ENTRY_WORKER, worker), worker))
         except OSError as error:
-            _end(self._block, size, threads, os.getpid())
-            raise DeviceError(f"{name}: cannot start worker thread {len(threads)}: {error}") from error
+            started = len(self._threads)
+            _end(self._block, self._threads, os.getpid())
+            raise DeviceError(f"{name}: started {started} of {count} worker threads: {error}") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         # At exit too: no thread may run while the interpreter takes itself apart.
-        self._finalizer = weakref.finalize(self, _end, self._block, size, threads, os.getpid())
+        # The block stays: 4 KiB, which a caller in another thread may still be waiting on.
+        self._finalizer = weakref.finalize(self, _end, self._block, self._threads, os.getpid())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the threads are no more."""
+        return not self._threads
 
     def post(self, job: Job) -> int:
         """Append a job, waiting while the ring is full; gives the ticket to wait for."""
         with self._lock:
-            while self._posted - native.RING_JOBS >= 0 and not self._wait(self._posted - native.RING_JOBS + 1):
-                pass
+            if self._posted >= native.RING_JOBS:
+                self.wait(self._posted - native.RING_JOBS + 1, None)
             self._raise_if_ended()
             self._jobs[self._posted % native.RING_JOBS] = job
             self._posted += 1
@@ -134,7 +143,7 @@ class WorkerPool:
     def wait(self, ticket: int, timeout_s: float | None) -> bool:
         """Whether the job is done within the time."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._wait(ticket):
+        while not _wait(self._block, ticket & _MASK, CALLER_PAUSES, ctypes.addressof(_slice)):
             self._raise_if_ended()
             if deadline is not None and time.monotonic() > deadline:
                 return False
@@ -152,21 +161,19 @@ class WorkerPool:
 
     def end(self) -> None:
         """Stop the threads, in the midst of work if there is any."""
-        self.ended = True
-        self._finalizer()
+        _end(self._block, self._threads, os.getpid())
 
-    def _wait(self, ticket: int) -> bool:
-        return self.ended or bool(
-            _wait(self._block, ticket & _MASK, CALLER_PAUSES, ctypes.addressof(_slice))
-        )
+    def forget_threads(self) -> None:
+        """In the child of a fork, which has none of them."""
+        self._threads.clear()
 
     def _raise_if_ended(self) -> None:
         if self.ended:
             raise DeviceError(f"{self.name}: this work was dropped with other work that took too long")
 
 
-def _end(block: int, size_bytes: int, threads: list[tuple[int, int]], pid: int) -> None:
-    if pid != os.getpid():  # a fork copies the blocks, not the threads
+def _end(block: int, threads: list[tuple[int, int]], pid: int) -> None:
+    if pid != os.getpid() or not threads:  # a fork copies the blocks, not the threads
         return
     posted = ctypes.c_uint32.from_address(block + native.POSTED).value
     completed = ctypes.c_uint32.from_address(block + native.COMPLETED).value
@@ -177,6 +184,7 @@ def _end(block: int, size_bytes: int, threads: list[tuple[int, int]], pid: int) 
             _interrupt(threads)
     for thread, _ in threads:
         call("pthread_join")(thread, None)
+    threads.clear()
 
 
 def _interrupt(threads: list[tuple[int, int]]) -> None:
