@@ -18,4 +18,4 @@ def test_kernels_of_the_runtime_tests_equal_their_sources():
     spec = importlib.util.spec_from_file_location("cpu_kernels", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.CODE == {name: assemble(text).code for name, text in module.SOURCES.items()}
+    assert {name: assemble(text).code for name, text in module.SOURCES.items()} == module.CODE

@@ -1,19 +1,22 @@
 """Write tg_runtime_cpu's native routines: `python tools/generate_cpu_worker.py`. The assembler is our own.
 
-Everything is one block of code with six entries:
+Everything is one block of code with seven entries:
 
-    worker(worker block)                            a thread's life: wait for a job, run its steps, again
-    post(pool block, job)                           append a job to the ring and wake sleeping workers
+    worker(worker block)                            a thread's life: take a slice of the current step, run it, again
+    post(pool block, job)                           append a job to the ring and wake a sleeping worker
     wait(pool block, ticket, pauses, timespec)      1 when the job is done, 0 when the time is over or a signal came
+    stop(pool block)                                let all workers end
     end(signal, siginfo, ucontext)                  handler that sends a worker from wherever it is to its end
     copy(arguments, begin, end)                     a kernel that copies; one workgroup a 64 KiB chunk
     clock()                                         the time stamp counter
 
-All workers run all steps together: each takes slices of the step's workgroups by `lock xadd` until there are none
-left, and waits at a barrier. The last to arrive resets the counters, notes the time, and raises `generation`, which
-the others spin on and, after `pauses` turns, sleep on by futex. Nobody who changes a word that others sleep on may
-miss a sleeper: it changes the word by a locked instruction and then reads the count of sleepers, and a sleeper raises
-the count by a locked instruction before futex compares the word.
+`STATE` holds a generation in its high half and the next workgroup to take in its low half. A worker reads it, then the
+step, then takes a slice by `lock cmpxchg`, which fails if the step has changed meanwhile: so nobody has to wait for a
+worker that the system has put aside, unless it holds a slice. Whoever finishes the last slice publishes the next step:
+first a state with nothing to take, then the step, then a state of a new generation. At the end of a job any worker may
+start the next. Workers without work spin, and after `PAUSES` turns sleep on `EVENT`; a step of one slice wakes nobody.
+Nobody who changes a word that others sleep on may miss a sleeper: it changes the word by a locked instruction and then
+reads the count of sleepers, and a sleeper raises the count by a locked instruction before futex compares the word.
 Source: Linux x86-64 system calls (futex is 202) and rt_sigframe; Intel SDM for PAUSE, RDTSC, locked instructions.
 """
 
@@ -31,16 +34,23 @@ OUTPUT = ROOT / "packages/tg-runtime-cpu/src/tg_runtime_cpu/native_code.py"
 # Byte offsets. What is written by many stands in cache lines of its own.
 LAYOUT = {
     "RING_JOBS": 64,
-    "POSTED": 0x00,  # u32, jobs ever posted; workers without work sleep on it
-    "IDLE_SLEEPERS": 0x04,
-    "GENERATION": 0x40,  # u32, barriers ever passed
-    "BARRIER_SLEEPERS": 0x44,
-    "ARRIVED": 0x80,
-    "NEXT_GROUP": 0xC0,
+    "EVENT": 0x00,  # u32, raised by new jobs and steps; workers without work sleep on it
+    "SLEEPERS": 0x04,
+    "POSTED": 0x08,  # u32, jobs ever posted
+    "STARTED": 0x0C,  # u32, jobs ever started
+    "STOP": 0x10,
+    "STATE": 0x40,
+    "DONE_GROUPS": 0x80,
+    "NOW_CODE": 0xC0,  # the step that is being run, copied from its record, in this order
+    "NOW_ARGUMENTS": 0xC8,
+    "NOW_GROUPS": 0xD0,
+    "NOW_SLICE": 0xD8,
+    "NOW_RECORD": 0xE0,
+    "STEPS_LEFT": 0xE8,
+    "NOW_JOB": 0xF0,
     "COMPLETED": 0x100,  # u32, jobs ever completed; callers sleep on it
     "CALLERS": 0x104,
-    "WORKERS": 0x140,
-    "PAUSES": 0x148,
+    "PAUSES": 0x140,
     "RING": 0x180,
     "POOL_BYTES": 0x180 + 64 * 8,
     "WORKER_POOL": 0x00,
@@ -63,43 +73,20 @@ LAYOUT = {
 WAIT, WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE with FUTEX_PRIVATE_FLAG
 
 
-def _futex_wake(word: str, sleepers: str, base: str, done: str) -> str:
+def _futex_wake(word: str, sleepers: str, base: str, done: str, count: int = 0x7FFFFFFF) -> str:
     return f"""
         cmp dword ptr [{base} + {sleepers}], 0
         je {done}
         lea rdi, [{base} + {word}]
         mov esi, {WAKE}
-        mov edx, 0x7fffffff
+        mov edx, {count}
         mov eax, 202
         syscall
-    """
-
-
-def _spin_then_sleep(name: str, word: str, sleepers: str, old: str, awake: str) -> str:
-    """Until the pool's word is no longer `old`; `old` is a register that system calls keep."""
-    return f"""
-    {name}:
-        mov ecx, dword ptr [rbx + PAUSES]
-    {name}_spin:
-        cmp dword ptr [rbx + {word}], {old}
-        jne {awake}
-        pause
-        dec ecx
-        jg {name}_spin
-        lock inc dword ptr [rbx + {sleepers}]
-        lea rdi, [rbx + {word}]
-        mov esi, {WAIT}
-        mov edx, {old}
-        xor r10d, r10d
-        mov eax, 202
-        syscall
-        lock dec dword ptr [rbx + {sleepers}]
-        jmp {name}
     """
 
 
 SOURCE = f"""
-    worker:                             # rbx pool, ebp job number, r12 step, r13 steps left, r14 job
+    worker:             # rbx pool, r12 workgroups of the step, r13 of the slice, r14 event, r15 state, ebp pauses left
         push rbx
         push rbp
         push r12
@@ -109,64 +96,111 @@ SOURCE = f"""
         push rdi
         mov rbx, qword ptr [rdi + WORKER_POOL]
         mov qword ptr [rdi + WORKER_STACK], rsp
-        xor ebp, ebp
-    {_spin_then_sleep("idle", "POSTED", "IDLE_SLEEPERS", "ebp", "job")}
-    job:
-        mov eax, ebp
-        and eax, RING_JOBS - 1
-        mov r14, qword ptr [rbx + 8*rax + RING]
-        test r14, r14
-        je ending
-        rdtsc
-        shl rdx, 32
-        or rax, rdx
-        mov qword ptr [r14 + JOB_START], rax        # every worker, before anyone passes the first barrier
-        mov qword ptr [r14 + JOB_DONE], 0
-        mov r13, qword ptr [r14 + JOB_STEPS]
-        lea r12, [r14 + JOB_BYTES]
-    step:
-        mov r15, qword ptr [r12 + STEP_SLICE]
     take:
-        mov rsi, r15
-        lock xadd qword ptr [rbx + NEXT_GROUP], rsi
-        mov rcx, qword ptr [r12 + STEP_GROUPS]
-        cmp rsi, rcx
-        jge arrive
-        lea rdx, [rsi + r15]
-        cmp rdx, rcx
-        cmovg rdx, rcx
-        mov rdi, qword ptr [r12 + STEP_ARGUMENTS]
-        call qword ptr [r12 + STEP_CODE]
-        jmp take
-    arrive:
-        mov r15d, dword ptr [rbx + GENERATION]
-        mov eax, 1
-        lock xadd qword ptr [rbx + ARRIVED], rax
-        inc rax
-        cmp rax, qword ptr [rbx + WORKERS]
-        jne barrier
+        mov ebp, dword ptr [rbx + PAUSES]
+    look:
+        mov r14d, dword ptr [rbx + EVENT]
+        mov r15, qword ptr [rbx + STATE]
+        mov r12, qword ptr [rbx + NOW_GROUPS]
+        mov esi, r15d
+        mov r13, r12
+        sub r13, rsi
+        jle nothing
+        mov rdi, qword ptr [rbx + NOW_ARGUMENTS]
+        mov r8, qword ptr [rbx + NOW_CODE]
+        mov r9, qword ptr [rbx + NOW_SLICE]
+        cmp r13, r9
+        cmovg r13, r9
+        mov rax, r15
+        lea rdx, [r15 + r13]
+        lock cmpxchg qword ptr [rbx + STATE], rdx
+        jne look
+        lea rdx, [rsi + r13]
+        call r8
+        mov rax, r13
+        lock xadd qword ptr [rbx + DONE_GROUPS], rax
+        add rax, r13
+        cmp rax, r12
+        jne take
+    finish:
         rdtsc
         shl rdx, 32
         or rax, rdx
-        mov qword ptr [r12 + STEP_END], rax
-        inc qword ptr [r14 + JOB_DONE]
-        mov qword ptr [rbx + ARRIVED], 0
-        mov qword ptr [rbx + NEXT_GROUP], 0
-        cmp r13, 1
-        jne release
+        mov r8, qword ptr [rbx + NOW_RECORD]
+        mov qword ptr [r8 + STEP_END], rax
+        mov r9, qword ptr [rbx + NOW_JOB]
+        inc qword ptr [r9 + JOB_DONE]
+        add r8, STEP_BYTES
+        dec qword ptr [rbx + STEPS_LEFT]
+        jne publish
         lock inc dword ptr [rbx + COMPLETED]
-        {_futex_wake("COMPLETED", "CALLERS", "rbx", "release")}
-    release:
-        lock inc dword ptr [rbx + GENERATION]
-        {_futex_wake("GENERATION", "BARRIER_SLEEPERS", "rbx", "passed")}
-        jmp passed
-    {_spin_then_sleep("barrier", "GENERATION", "BARRIER_SLEEPERS", "r15d", "passed")}
-    passed:
-        add r12, STEP_BYTES
-        dec r13
-        jne step
-        inc ebp
-        jmp idle
+        {_futex_wake("COMPLETED", "CALLERS", "rbx", "take")}
+        jmp take
+    publish:            # r8 is the record of the step
+        mov eax, dword ptr [rbx + STATE + 4]
+        inc eax
+        shl rax, 32
+        mov ecx, -1
+        or rcx, rax
+        mov qword ptr [rbx + STATE], rcx
+        mov qword ptr [rbx + NOW_RECORD], r8
+        mov rcx, qword ptr [r8 + STEP_CODE]
+        mov qword ptr [rbx + NOW_CODE], rcx
+        mov rcx, qword ptr [r8 + STEP_ARGUMENTS]
+        mov qword ptr [rbx + NOW_ARGUMENTS], rcx
+        mov r12, qword ptr [r8 + STEP_GROUPS]
+        mov qword ptr [rbx + NOW_GROUPS], r12
+        mov rcx, qword ptr [r8 + STEP_SLICE]
+        mov qword ptr [rbx + NOW_SLICE], rcx
+        mov qword ptr [rbx + DONE_GROUPS], 0
+        test r12, r12
+        je finish
+        mov edx, 1
+        shl rdx, 32
+        add rax, rdx
+        mov qword ptr [rbx + STATE], rax
+        cmp r12, rcx
+        jle take
+        lock inc dword ptr [rbx + EVENT]
+        {_futex_wake("EVENT", "SLEEPERS", "rbx", "take")}
+        jmp take
+    nothing:
+        cmp dword ptr [rbx + STOP], 0
+        jne ending
+        mov eax, dword ptr [rbx + STARTED]
+        cmp eax, dword ptr [rbx + POSTED]
+        je pausing
+        cmp eax, dword ptr [rbx + COMPLETED]
+        jne pausing
+        mov ecx, eax
+        and ecx, RING_JOBS - 1
+        lea edx, [rax + 1]
+        lock cmpxchg dword ptr [rbx + STARTED], edx
+        jne look
+        mov r9, qword ptr [rbx + 8*rcx + RING]
+        mov qword ptr [rbx + NOW_JOB], r9
+        mov qword ptr [r9 + JOB_DONE], 0
+        rdtsc
+        shl rdx, 32
+        or rax, rdx
+        mov qword ptr [r9 + JOB_START], rax
+        mov rax, qword ptr [r9 + JOB_STEPS]
+        mov qword ptr [rbx + STEPS_LEFT], rax
+        lea r8, [r9 + JOB_BYTES]
+        jmp publish
+    pausing:
+        pause
+        dec ebp
+        jg look
+        lock inc dword ptr [rbx + SLEEPERS]
+        lea rdi, [rbx + EVENT]
+        mov esi, {WAIT}
+        mov edx, r14d
+        xor r10d, r10d
+        mov eax, 202
+        syscall
+        lock dec dword ptr [rbx + SLEEPERS]
+        jmp take
     ending:
         mov rdi, qword ptr [rsp]
         mov qword ptr [rdi + WORKER_ENDED], 1
@@ -200,10 +234,20 @@ SOURCE = f"""
         mov eax, dword ptr [rdi + POSTED]
         and eax, RING_JOBS - 1
         mov qword ptr [rdi + 8*rax + RING], rsi
+        lock inc dword ptr [rdi + POSTED]
+        lock inc dword ptr [rdi + EVENT]
         mov r8, rdi
-        lock inc dword ptr [r8 + POSTED]
-        {_futex_wake("POSTED", "IDLE_SLEEPERS", "r8", "posted")}
+        {_futex_wake("EVENT", "SLEEPERS", "r8", "posted", count=1)}
     posted:
+        ret
+
+        .p2align 4
+    stop:
+        mov dword ptr [rdi + STOP], 1
+        lock inc dword ptr [rdi + EVENT]
+        mov r8, rdi
+        {_futex_wake("EVENT", "SLEEPERS", "r8", "stopped")}
+    stopped:
         ret
 
         .p2align 4
@@ -265,7 +309,7 @@ def generate() -> str:
     for name, value in sorted(LAYOUT.items(), key=lambda item: -len(item[0])):
         source = source.replace(name, str(value))
     assembly = assemble(source)
-    entries = ("worker", "end", "post", "wait", "copy", "clock")
+    entries = ("worker", "end", "post", "wait", "stop", "copy", "clock")
     constants = {**LAYOUT, **{f"ENTRY_{name.upper()}": assembly.labels[name] for name in entries}}
     text = assembly.code.hex()
     lines = [

@@ -1,4 +1,4 @@
-"""Kernels for the tests: assembly text, and the bytes that tests/test_cpu_worker.py of the repository holds against it."""
+"""Kernels for the tests: assembly text, and its bytes, which the repository's tests/test_cpu_worker.py compares."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-
 from cpu_kernels import binary
+
 from tg_ir.dtypes import int64
 from tg_ir.errors import DeviceError
 from tg_ir.program.nodes import BufferSlot, Collective, Copy, Launch, Program
@@ -106,6 +106,8 @@ def test_launch_with_wrong_arguments_names_them():
         runtime.launch(kernel, [out], {"small": 1})
     with pytest.raises(DeviceError, match="scalar small: got 300, want int8"):
         runtime.launch(kernel, [out], {"small": 300, "real": 1.0})
+    with pytest.raises(DeviceError, match="got 4294967295 workgroups, want at most 4294967294"):
+        runtime.launch(runtime.load(binary("count", (65537, 65535))), [out], {})
     with pytest.raises(DeviceError, match="got target gfx942, want x86_64"):
         runtime.load(Binary("gfx942", "k", b"\xc3", ArgumentLayout(0, (), ()), (1, 1, 1), (1, 1, 1)))
 
@@ -227,6 +229,28 @@ def test_synchronize_past_its_time_ends_the_kernel_and_leaves_the_device_usable(
     assert read(runtime, counts) == [0] * 100
     runtime.launch(count, [counts], {})
     assert read(runtime, counts) == [1] * 100
+
+
+def test_synchronize_elsewhere_while_work_is_ended_raises():
+    runtime = CpuRuntime(threads=2)
+    runtime.launch(runtime.load(binary("forever", (2,))), [], {})
+    raised, started = [], threading.Event()
+
+    def wait() -> None:
+        started.set()
+        try:
+            runtime.synchronize(60)
+        except DeviceError as error:
+            raised.append(str(error))
+
+    other = threading.Thread(target=wait)
+    other.start()
+    started.wait()
+    with pytest.raises(WorkTimeoutError):
+        runtime.synchronize(0.2)
+    other.join()
+    assert all("this work was dropped" in message for message in raised)
+    assert len(raised) <= 1  # none if it came too late to wait
 
 
 def test_interrupt_while_waiting_raises_and_the_interpreter_exits():

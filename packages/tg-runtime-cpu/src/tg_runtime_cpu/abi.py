@@ -8,7 +8,7 @@
 - It runs the workgroups begin <= g < end of the flattened grid, g = x + grid_x * (y + grid_y * z), begin < end. Any
   thread may run any slice, several run at once; a kernel that starts sees all that kernels before it wrote. A kernel
   that needs grid_x or grid_y finds them from its scalars, as the grid is a function of those. `Binary.workgroup` has no
-  meaning here.
+  meaning here. There are at most `MOST_GROUPS`.
 - `arguments` is a block of `Binary.arguments.size_bytes`, aligned to 64 bytes, read-only: the address of each buffer
   (8 bytes) at `arguments.buffers[i]` and each scalar at its offset in its dtype. What `alloc` gives is aligned to 64
   bytes and its size is rounded up to 64; shared host memory and parts of buffers promise the alignment of their dtype.
@@ -31,6 +31,7 @@ from tg_runtime_cpu.code_memory import Code
 
 __all__ = ["SCALAR_FORMATS", "LoadedBinary"]
 
+MOST_GROUPS = (1 << 32) - 2
 SCALAR_FORMATS = {
     "bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",
     "int64": "q", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d",
@@ -67,4 +68,8 @@ class LoadedBinary:
         total = 1
         for extent in self.binary.grid:
             total *= extent if isinstance(extent, int) else int(evaluate(extent, scalars))
+        if total > MOST_GROUPS:
+            raise DeviceError(
+                f"kernel {self.binary.entry}: got {total} workgroups, want at most {MOST_GROUPS}"
+            )
         return total

@@ -96,7 +96,7 @@ class Allocator:
             return CpuMemory(address, size_bytes)
 
     def free(self, memory: CpuMemory, done: Done) -> None:
-        """Take a block back; it is used again when `done` says so. Raises: DeviceError for a block that is not in use."""
+        """Take a block back, for use when `done` says so. Raises: DeviceError for one that is not in use."""
         if memory._keep is not None:
             if not done():
                 self._shared.append((memory._keep, done))

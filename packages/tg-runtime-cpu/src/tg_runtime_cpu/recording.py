@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -27,9 +28,7 @@ def write_copy(
 ) -> None:
     """Make a step of a job a copy."""
     address, block = job.arguments(offset, 24)
-    block.cast("Q")[:] = memoryview(
-        b"".join(v.to_bytes(8, "little") for v in (target, source, size_bytes))
-    ).cast("Q")
+    struct.pack_into("<3Q", block, 0, target, source, size_bytes)
     job.set_step(step, copy_code, address, -(-size_bytes // COPY_CHUNK_BYTES), workers)
 
 
@@ -76,7 +75,7 @@ class CpuRecording:
         self.empty = not names
 
     def patch(self, buffers: Mapping[int, CpuMemory], scalars: Mapping[str, int]) -> None:
-        """Replace memory and scalars for the replays that follow, once those submitted are done. Raises: DeviceError."""
+        """Replace memory and scalars for the next replays, once those submitted are done. Raises: DeviceError."""
         known = {var.name for var in self.program.scalars}
         for number in buffers:
             if (
@@ -129,7 +128,8 @@ class CpuRecording:
             if memory is None or memory.size_bytes < sizes[number]:
                 got = "nothing" if memory is None else f"{memory.size_bytes} bytes"
                 raise DeviceError(
-                    f"program {program.name}: buffer {number} ({slot.role}): got {got}, want {sizes[number]} bytes; patch it"
+                    f"program {program.name}: buffer {number} ({slot.role}): got {got}, want {sizes[number]} bytes; "
+                    "patch it"
                 )
             addresses.append(memory.address)
         for index, (step, offset) in enumerate(zip(self._steps, self._offsets, strict=True)):

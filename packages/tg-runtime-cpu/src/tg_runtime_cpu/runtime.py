@@ -150,7 +150,7 @@ class CpuRuntime:
                 self._pool = None
             pool.end()
         raise WorkTimeoutError(
-            f"{self.name}: kernel {doing} not done after {timeout_s} s; it was ended, and all work behind it was dropped"
+            f"{self.name}: kernel {doing} not done after {timeout_s} s; it was ended, and the work behind it dropped"
         )
 
     def timestamps(self) -> list[tuple[str, int, int]]:

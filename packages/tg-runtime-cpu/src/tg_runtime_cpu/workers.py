@@ -1,12 +1,12 @@
-"""The pool of native worker threads: jobs go in by one native call each, and Python comes near neither work nor wait.
+"""The pool of native worker threads: a job goes in by one native call, and runs with no Python in it.
 
-A job is a block: a header and one record a step (code, arguments, number of workgroups, workgroups a slice). Workers run
-jobs in the order of posting; `native_code` says how. Callers wait in slices of `WAIT_SLICE_S`, between which Python may
-raise KeyboardInterrupt; the work goes on then.
+A job is a block: a header and a record for each step (code, arguments, workgroups, workgroups a slice). Workers run
+jobs in the order of posting; `tools/generate_cpu_worker.py` says how. Callers wait in slices of `WAIT_SLICE_S`, between
+which Python may raise KeyboardInterrupt; the work goes on then.
 
 `end` stops the threads. When work is unfinished, a signal handler of ours sends each worker from wherever it is to the
-end of its thread: kernels hold no locks, so nothing but the work is lost. The handler takes the signal `END_SIGNAL` only
-for that moment. Workers block all other signals, so that those reach Python's threads.
+end of its thread: kernels hold no locks, so nothing but the work is lost. The handler takes the signal `END_SIGNAL`
+only for that moment. Workers block all other signals but faults, so that those reach Python's threads.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import ctypes
 import mmap
 import os
 import signal
+import struct
 import threading
 import time
 import weakref
 
 from tg_ir.errors import DeviceError
 from tg_runtime_cpu import native_code as native
-from tg_runtime_cpu.libc import call, map_pages, new_thread, protect, unmap
+from tg_runtime_cpu.libc import call, map_pages, new_thread, protect
 
 __all__ = ["END_SIGNAL", "Job", "WorkerPool", "clock", "copy_code"]
 
@@ -33,7 +34,6 @@ _MASK = 0xFFFF_FFFF
 _SA_SIGINFO = 4
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, END_SIGNAL}
 
-_slice = (ctypes.c_long * 2)(0, int(WAIT_SLICE_S * 1e9))
 _ending = threading.Lock()
 _native_address = map_pages(len(native.CODE))
 ctypes.memmove(_native_address, native.CODE, len(native.CODE))
@@ -42,50 +42,51 @@ _post = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(_native_address
 _wait = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)(
     _native_address + native.ENTRY_WAIT
 )
+_stop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_native_address + native.ENTRY_STOP)
 clock = ctypes.CFUNCTYPE(ctypes.c_uint64)(_native_address + native.ENTRY_CLOCK)
 copy_code = _native_address + native.ENTRY_COPY
 """The address of a kernel with arguments target, source and size in bytes, one workgroup a chunk."""
 
 
 class Job:
-    """Steps ready to run. `keep` is whatever must live while they may run."""
+    """Steps ready to run, in one block aligned to 64 bytes. `keep` is whatever must live while they may run."""
 
-    __slots__ = ("_block", "_words", "address", "keep", "names")
+    __slots__ = ("_bytes", "address", "keep", "names")
 
     def __init__(self, names: list[str], argument_bytes: int, keep: object):
-        """`argument_bytes` follow the records, aligned to 64 bytes."""
+        """`argument_bytes` follow the records."""
         self.names, self.keep = names, keep
-        records = native.JOB_BYTES + native.STEP_BYTES * len(names)
-        self._block = ctypes.create_string_buffer(records + argument_bytes + 64)
-        skip = -ctypes.addressof(self._block) % 64
-        self.address = ctypes.addressof(self._block) + skip
-        self._words = memoryview(self._block).cast("B")[skip : skip + records].cast("Q")
-        self._words[native.JOB_STEPS // 8] = len(names)
+        block = bytearray(native.JOB_BYTES + native.STEP_BYTES * len(names) + argument_bytes + 64)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+        skip = -address % 64
+        self.address, self._bytes = address + skip, memoryview(block)[skip:]
+        struct.pack_into("<Q", self._bytes, native.JOB_STEPS, len(names))
 
     def arguments(self, offset: int, size_bytes: int) -> tuple[int, memoryview]:
         """Address and bytes of a part of the argument space."""
         start = native.JOB_BYTES + native.STEP_BYTES * len(self.names) + offset
-        skip = self.address - ctypes.addressof(self._block)
-        return self.address + start, memoryview(self._block).cast("B")[
-            skip + start : skip + start + size_bytes
-        ]
+        return self.address + start, self._bytes[start : start + size_bytes]
 
     def set_step(self, index: int, code: int, arguments: int, groups: int, workers: int) -> None:
         """Slices are small enough to balance uneven work, and so many that taking them costs little."""
-        first = (native.JOB_BYTES + native.STEP_BYTES * index) // 8
         slice_groups = max(1, groups // (workers * 8)) if workers > 1 else max(1, groups)
-        self._words[first : first + 4] = memoryview(
-            b"".join(value.to_bytes(8, "little") for value in (code, arguments, groups, slice_groups))
-        ).cast("Q")
+        record = native.JOB_BYTES + native.STEP_BYTES * index
+        struct.pack_into("<4Q", self._bytes, record, code, arguments, groups, slice_groups)
 
     def running(self) -> str:
         """The name of the step that is being run."""
-        return self.names[min(self._words[native.JOB_DONE // 8], len(self.names) - 1)]
+        (done,) = struct.unpack_from("<Q", self._bytes, native.JOB_DONE)
+        return self.names[min(done, len(self.names) - 1)]
 
     def times(self) -> list[tuple[str, int, int]]:
         """Name, start and end of each step of the last run, in counts of the time stamp counter."""
-        ends = self._words[(native.JOB_BYTES + native.STEP_END) // 8 :: native.STEP_BYTES // 8].tolist()
-        starts = [self._words[native.JOB_START // 8], *ends]
+        ends = [
+            struct.unpack_from("<Q", self._bytes, native.JOB_BYTES + native.STEP_BYTES * i + native.STEP_END)[
+                0
+            ]
+            for i in range(len(self.names))
+        ]
+        starts = [*struct.unpack_from("<Q", self._bytes, native.JOB_START), *ends]
         return list(zip(self.names, starts, ends, strict=False))
 
 
@@ -99,7 +100,6 @@ class WorkerPool:
         self._jobs: list[Job | None] = [None] * native.RING_JOBS
         size = native.POOL_BYTES + native.WORKER_BYTES * count
         self._block = map_pages(size)
-        ctypes.c_uint64.from_address(self._block + native.WORKERS).value = count
         pauses = IDLE_PAUSES if count <= len(os.sched_getaffinity(0)) else 1
         ctypes.c_uint64.from_address(self._block + native.PAUSES).value = pauses
         self._completed = ctypes.c_uint32.from_address(self._block + native.COMPLETED)
@@ -143,11 +143,16 @@ class WorkerPool:
     def wait(self, ticket: int, timeout_s: float | None) -> bool:
         """Whether the job is done within the time."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not _wait(self._block, ticket & _MASK, CALLER_PAUSES, ctypes.addressof(_slice)):
+        left = WAIT_SLICE_S
+        while True:
+            if deadline is not None:
+                left = min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))
+            timespec = (ctypes.c_long * 2)(0, int(left * 1e9))
+            if _wait(self._block, ticket & _MASK, CALLER_PAUSES, ctypes.addressof(timespec)):
+                return True
             self._raise_if_ended()
-            if deadline is not None and time.monotonic() > deadline:
+            if left == 0:
                 return False
-        return True
 
     @property
     def posted(self) -> int:
@@ -177,8 +182,8 @@ def _end(block: int, threads: list[tuple[int, int]], pid: int) -> None:
         return
     posted = ctypes.c_uint32.from_address(block + native.POSTED).value
     completed = ctypes.c_uint32.from_address(block + native.COMPLETED).value
-    if posted == completed and len(threads) == ctypes.c_uint64.from_address(block + native.WORKERS).value:
-        _post(block, None)
+    if posted == completed:
+        _stop(block)
     else:
         with _ending:
             _interrupt(threads)
