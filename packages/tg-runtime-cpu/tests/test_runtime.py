@@ -196,8 +196,8 @@ def test_use_from_several_threads_at_once_gives_each_its_result(runtime):
     failures = []
 
     def work(seed: int) -> None:
-        reverse = runtime.load(binary("reverse", (N,)))
         for n in (1, 100, 777, seed + 1):
+            reverse = runtime.load(binary("reverse", (N,)))
             values = list(range(seed, seed + n))
             a, b = filled(runtime, values), runtime.alloc(8 * n)
             for _ in range(31):

@@ -102,10 +102,11 @@ class CpuRuntime:
             raise DeviceError(f"{self.name}: load {binary.entry}: got target {binary.target}, want x86_64")
         if "amx" in target[2] and call("syscall")(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA):
             raise DeviceError(f"{self.name}: load {binary.entry}: Linux grants no AMX tiles to this process")
-        pool = self._pool
-        return LoadedBinary(
-            binary, self._code.add(binary.code, pool is not None and not pool.is_done(pool.posted))
-        )
+        with self._lock:  # so that no pool is made meanwhile
+            if self._pool is None:
+                return LoadedBinary(binary, self._code.add(binary.code, running=False))
+            with self._pool.standstill() as still:
+                return LoadedBinary(binary, self._code.add(binary.code, running=not still))
 
     def launch(self, loaded: LoadedBinary, buffers: Sequence[CpuMemory], scalars: Mapping[str, int]) -> None:
         """Run a binary once, in the order of the queue. Raises: DeviceError."""

@@ -19,6 +19,8 @@ import struct
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tg_ir.errors import DeviceError
 from tg_runtime_cpu import native_code as native
@@ -135,6 +137,16 @@ class WorkerPool:
             self._posted += 1
             _post(self._block, job.address)
             return self._posted
+
+    @contextmanager
+    def standstill(self) -> Iterator[bool]:
+        """Whether nothing is running; if so, nothing starts within the `with`."""
+        free = self._lock.acquire(blocking=False)
+        try:
+            yield free and self.is_done(self._posted)
+        finally:
+            if free:
+                self._lock.release()
 
     def is_done(self, ticket: int) -> bool:
         """Whether a job is done, or never will be."""
