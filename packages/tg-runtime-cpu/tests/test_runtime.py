@@ -179,6 +179,8 @@ def test_share_writes_to_the_buffer_of_the_host(runtime):
     assert list(host) == [2, 3, 4]
     runtime.free(shared)
     host.append(4)  # an exported buffer would refuse
+    with pytest.raises(DeviceError, match="share: got a read-only"):
+        runtime.share(memoryview(b"12345678"))
 
 
 def test_runtimes_have_separate_queues():
@@ -357,6 +359,13 @@ def test_code_shares_pages_that_are_never_writable_and_go_with_the_last_user():
     del second
     assert mapped(address) == "r-xp"
     del first
+    assert mapped(address) == "----"
+    fourth = runtime.load(binary("count", (1,)))
+    address = fourth.code.address
+    runtime.launch(fourth, [filled(runtime, [0])], {})
+    runtime.synchronize(30)
+    assert mapped(address) == "r-xp"
+    del third, fourth
     assert mapped(address) == "----"
     assert not [
         line for line in Path("/proc/self/maps").read_text().splitlines() if line.split()[1][1:3] == "wx"

@@ -128,19 +128,13 @@ class Allocator:
         return bool(self._returned)
 
     def _collect(self) -> None:
-        for _ in range(len(self._returned)):
-            address, done = self._returned.popleft()
-            if done():
-                size = self._sizes.pop(address)
-                self.used_bytes -= size
-                self._free[size].append(address)
-            else:
-                self._returned.append((address, done))
-
-        for _ in range(len(self._shared)):
-            keep, done = self._shared.popleft()
-            if not done():
-                self._shared.append((keep, done))
+        while self._returned and self._returned[0][1]():
+            address, _ = self._returned.popleft()
+            size = self._sizes.pop(address)
+            self.used_bytes -= size
+            self._free[size].append(address)
+        while self._shared and self._shared[0][1]():
+            self._shared.popleft()
 
     def _carve(self, size: int) -> int:
         if size > _SMALL_BYTES:

@@ -72,7 +72,14 @@ class CpuRuntime:
             self._allocator.free(memory, lambda: pool.is_done(ticket))
 
     def share(self, data: memoryview) -> CpuMemory:
-        """Memory over a writable contiguous buffer of the host, without a copy; it keeps the buffer alive."""
+        """Memory over a writable contiguous buffer of the host, without a copy; it keeps the buffer alive.
+
+        Raises: DeviceError for a buffer that is read-only or not contiguous: `alloc` and `copy` take those.
+        """
+        if data.readonly or not data.c_contiguous:
+            raise DeviceError(
+                f"{self.name}: share: got a read-only or strided buffer, want a writable contiguous one"
+            )
         return share(data)
 
     def copy(self, target: CpuMemory | memoryview, source: CpuMemory | memoryview, size_bytes: int) -> None:
@@ -143,7 +150,10 @@ class CpuRuntime:
         """
         self._check_fork()
         pool = self._pool
-        if pool is None or pool.wait(pool.posted, timeout_s):
+        if pool is None:
+            return
+        if pool.wait(pool.posted, timeout_s):
+            pool.drop_done()
             return
         with self._lock:
             doing = pool.running()

@@ -36,7 +36,7 @@ _MASK = 0xFFFF_FFFF
 _SA_SIGINFO = 4
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, END_SIGNAL}
 
-_ending = threading.Lock()
+_ending = threading.RLock()  # a finalizer may run in a thread that holds it
 _native_address = map_pages(len(native.CODE))
 ctypes.memmove(_native_address, native.CODE, len(native.CODE))
 protect(_native_address, len(native.CODE), mmap.PROT_READ | mmap.PROT_EXEC)
@@ -98,7 +98,7 @@ class WorkerPool:
     def __init__(self, name: str, count: int):
         self.name, self.count = name, count
         self._lock = threading.Lock()
-        self._posted = 0
+        self._posted = self._dropped = 0
         self._jobs: list[Job | None] = [None] * native.RING_JOBS
         size = native.POOL_BYTES + native.WORKER_BYTES * count
         self._block = map_pages(size)
@@ -137,6 +137,14 @@ class WorkerPool:
             self._posted += 1
             _post(self._block, job.address)
             return self._posted
+
+    def drop_done(self) -> None:
+        """Let go of the jobs that are done, and of what they keep."""
+        with self._lock:
+            self._dropped = max(self._dropped, self._posted - native.RING_JOBS)
+            while self._dropped < self._posted and self.is_done(self._dropped + 1):
+                self._jobs[self._dropped % native.RING_JOBS] = None
+                self._dropped += 1
 
     @contextmanager
     def standstill(self) -> Iterator[bool]:
@@ -196,12 +204,15 @@ def _end(block: int, threads: list[tuple[int, int]], pid: int) -> None:
     completed = ctypes.c_uint32.from_address(block + native.COMPLETED).value
     if posted == completed:
         _stop(block)
+        _join(threads)
     else:
         with _ending:
             _interrupt(threads)
-    for thread, _ in threads:
-        call("pthread_join")(thread, None)
-    threads.clear()
+
+
+def _join(threads: list[tuple[int, int]]) -> None:
+    while threads:
+        call("pthread_join")(threads.pop()[0], None)
 
 
 def _interrupt(threads: list[tuple[int, int]]) -> None:
@@ -217,4 +228,5 @@ def _interrupt(threads: list[tuple[int, int]]) -> None:
         for thread, worker in left:
             call("pthread_sigqueue")(thread, END_SIGNAL, worker)
         time.sleep(0.001)
+    _join(threads)  # before the handler goes: a signal may still be on its way
     call("sigaction")(END_SIGNAL, ctypes.addressof(before), None)
