@@ -98,12 +98,13 @@ class WorkerPool:
     def __init__(self, name: str, count: int):
         self.name, self.count = name, count
         self._lock = threading.Lock()
-        self._posted = self._dropped = 0
+        self._dropped = 0
         self._jobs: list[Job | None] = [None] * native.RING_JOBS
         size = native.POOL_BYTES + native.WORKER_BYTES * count
         self._block = map_pages(size)
         pauses = IDLE_PAUSES if count <= len(os.sched_getaffinity(0)) else 1
         ctypes.c_uint64.from_address(self._block + native.PAUSES).value = pauses
+        self._posted = ctypes.c_uint32.from_address(self._block + native.POSTED)
         self._completed = ctypes.c_uint32.from_address(self._block + native.COMPLETED)
         workers = [self._block + native.POOL_BYTES + native.WORKER_BYTES * i for i in range(count)]
         self._threads: list[tuple[int, int]] = []  # and their worker blocks; empty once they have ended
@@ -130,19 +131,20 @@ class WorkerPool:
     def post(self, job: Job) -> int:
         """Append a job, waiting while the ring is full; gives the ticket to wait for."""
         with self._lock:
-            if self._posted >= native.RING_JOBS:
-                self.wait(self._posted - native.RING_JOBS + 1, None)
+            posted = self.posted
+            self.wait(posted - native.RING_JOBS + 1, None)
             self._raise_if_ended()
-            self._jobs[self._posted % native.RING_JOBS] = job
-            self._posted += 1
-            _post(self._block, job.address)
-            return self._posted
+            self._jobs[posted % native.RING_JOBS] = job
+            _post(self._block, job.address)  # the one place that counts, should an interrupt come in between
+            return posted + 1
 
     def drop_done(self) -> None:
         """Let go of the jobs that are done, and of what they keep."""
         with self._lock:
-            self._dropped = max(self._dropped, self._posted - native.RING_JOBS)
-            while self._dropped < self._posted and self.is_done(self._dropped + 1):
+            posted = self.posted
+            if (posted - self._dropped) & _MASK > native.RING_JOBS:
+                self._dropped = posted - native.RING_JOBS
+            while (posted - self._dropped) & _MASK and self.is_done(self._dropped + 1):
                 self._jobs[self._dropped % native.RING_JOBS] = None
                 self._dropped += 1
 
@@ -151,7 +153,7 @@ class WorkerPool:
         """Whether nothing is running; if so, nothing starts within the `with`."""
         free = self._lock.acquire(blocking=False)
         try:
-            yield free and self.is_done(self._posted)
+            yield free and self.is_done(self.posted)
         finally:
             if free:
                 self._lock.release()
@@ -176,8 +178,8 @@ class WorkerPool:
 
     @property
     def posted(self) -> int:
-        """The ticket of the last job."""
-        return self._posted
+        """The ticket of the last job, modulo 2**32 as all tickets."""
+        return self._posted.value
 
     def running(self) -> str:
         """What is being run, for messages."""
