@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "packages/tg-codegen/tests"))
 
 LOAD = """
 import time, tg_codegen.amdgpu.isa as m
+from tg_codegen.errors import DecodeError
 t = time.perf_counter(); i = m.isa({target!r}); i.rows("s_endpgm"); a = time.perf_counter() - t
 t = time.perf_counter()
 try: i.decode(bytes(8))
-except Exception: pass
+except DecodeError: pass
 b = time.perf_counter() - t
 t = time.perf_counter(); [i.rows(n) for n in i.mnemonics()]; c = time.perf_counter() - t
 print(f"{{a * 1e3:.1f}} {{b * 1e3:.1f}} {{c * 1e3:.1f}}")
