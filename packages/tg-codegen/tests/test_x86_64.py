@@ -296,3 +296,9 @@ def test_command_lines_assemble_and_disassemble(
         "\tret",
     ]
     assert assemble_cli.main(["--target", "x86_64", "--emit", "co", str(text)]) == 1
+
+
+def test_only_packed_comparisons_exchange_their_sources_to_be_shorter() -> None:
+    """A scalar's upper elements come from its first source. Both encodings are llvm-mc's."""
+    assert assemble("vcmpsd xmm12, xmm6, xmm10, 0").code == bytes.fromhex("c4414bc2e200")
+    assert assemble("vcmpps xmm12, xmm6, xmm10, 100").code == bytes.fromhex("c528c2e664")

@@ -452,12 +452,13 @@ def _templates(form: Form, kinds: tuple[str, ...], rounding: bool) -> list[Templ
     last = form.rm
     if not plain.shortens or plain.memory >= 0:
         return [plain]
-    if form.commutes or "compare" in form.traits:
+    # A scalar takes the rest of its result from the first source, so only packed comparisons are symmetric.
+    symmetric = "compare" in form.traits and form.encoding.length is not None
+    if form.commutes or symmetric:
         exchanged = Template(form, kinds, ("reg", "rm", "vvvv", *places[3:]))
-        # Of the comparisons only eq, unord, neq, ord and their signalling kin are symmetric.
-        symmetric = "compare" in form.traits
+        # Of the comparisons only eq, unord, neq, ord and their signalling kin are.
         exchanged.check = lambda o: (
-            o[2].number > 7 >= o[1].number and (not symmetric or (o[3] < 32 and o[3] & 7 in (0, 3, 4, 7)))
+            o[2].number > 7 >= o[1].number and (not symmetric or o[3] & 7 in (0, 3, 4, 7))
         )
         return [exchanged, plain]
     if "swap" in form.traits:
