@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
+import os
 
 import numpy as np
 import pytest
@@ -147,7 +147,7 @@ def test_cast_every_16_bit_pattern_equals_torch(source, target):
 @pytest.mark.parametrize("target", FLOATS, ids=repr)
 @pytest.mark.parametrize("source", [float32, float64, int64], ids=repr)
 def test_cast_wide_values_equals_torch(source, target):
-    seed = random.randrange(2**32)
+    seed = int(os.environ.get("TG_SEED", "20261122"))
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
     if source is int64:

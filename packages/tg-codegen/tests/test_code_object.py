@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from dataclasses import replace
@@ -82,7 +83,7 @@ def test_msgpack_value_matches_specification(value: object, encoded: str) -> Non
 
 
 def test_msgpack_random_values_survive() -> None:
-    seed = random.randrange(1 << 32)
+    seed = int(os.environ.get("TG_SEED", "20261122"))
     print(f"seed {seed}")
     rng = random.Random(seed)
 
@@ -155,7 +156,7 @@ def test_target_id_unknown_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_descriptor_random_bits_decode_and_encode_are_inverse(target: str) -> None:
-    seed = random.randrange(1 << 32)
+    seed = int(os.environ.get("TG_SEED", "20261122"))
     print(f"seed {seed}")
     rng, refused = random.Random(seed), 0
     for _ in range(300):
@@ -435,7 +436,7 @@ def fuzz(count: int, seed: int, seeds: list[bytes]) -> int:
 
 
 def test_reader_mutated_files_raise_nothing_else() -> None:
-    seed = random.randrange(1 << 32)
+    seed = int(os.environ.get("TG_SEED", "20261122"))
     seeds = [small_code_object("gfx942"), small_code_object("gfx1201", kernels=2)]
     seeds.append(bundle_of({"hipv4-amdgcn-amd-amdhsa--gfx942": seeds[0]}))
     sound = fuzz(5000, seed, seeds)

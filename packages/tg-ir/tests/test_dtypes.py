@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import pickle
 import random
 import struct
@@ -99,7 +100,7 @@ def test_from_bits_every_16_bit_float_equals_struct(dtype, unpack):
 
 @pytest.mark.parametrize(("dtype", "formats"), [(float32, "<f<I"), (float64, "<d<Q")])
 def test_bits_of_wide_floats_equal_struct(dtype, formats):
-    seed = random.randrange(2**32)
+    seed = int(os.environ.get("TG_SEED", "20261122"))
     print(f"seed {seed}")
     rng = random.Random(seed)
     for _ in range(2000):

@@ -80,7 +80,7 @@ def test_launch_writes_scalars_of_their_dtypes_and_aligns_the_stack(runtime):
 
 
 def test_launch_of_dependent_kernels_of_random_sizes_keeps_their_order(runtime):
-    seed = random.randrange(1 << 32)
+    seed = int(os.environ.get("TG_SEED", "20261122"))
     print("seed", seed)
     choose = random.Random(seed)
     reverse = runtime.load(binary("reverse", (N,)))
