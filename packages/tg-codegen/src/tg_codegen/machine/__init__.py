@@ -1,0 +1,1 @@
+"""The machine IR: loops, addresses and lanes, still without instructions or registers of any target."""

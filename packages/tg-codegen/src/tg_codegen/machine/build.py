@@ -1,0 +1,216 @@
+"""Building machine IR: every operation lands in the outermost loop that its operands allow, and is made once.
+
+Open loops are a stack of frames. An operation goes to the deepest frame that an operand was made in, which hoists what
+does not change in a loop; a second one with the same operands gives the first one's register. Loads move the same way,
+since a kernel reads what buffers held before it; scratch memory changes, so its loads and stores stay where they are
+asked for. An operation that the target lacks is replaced by the target's expansion at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from tg_codegen.machine.nodes import INDEX, OPS, Address, Assign, Function, If, Instr, Loop, Reg, Statement
+
+__all__ = ["Builder", "Expansion"]
+
+Expansion = Callable[..., Reg]
+"""`(builder, *operands)` or, for an operation with an attribute, `(builder, *operands, attr)` -> the result."""
+
+_FOLDS: dict[str, Callable[[int, int], int]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "min": min,
+    "max": max,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "lt": lambda a, b: int(a < b),
+    "le": lambda a, b: int(a <= b),
+    "eq": lambda a, b: int(a == b),
+    "ne": lambda a, b: int(a != b),
+    "floordiv": lambda a, b: a // b if b else 0,
+    "mod": lambda a, b: a % b if b else 0,
+}
+_NEUTRAL = {("add", 0), ("sub", 0), ("mul", 1), ("or", 0), ("floordiv", 1)}
+_COMMUTE = frozenset({"add", "mul", "min", "max", "and", "or", "xor", "eq", "ne"})
+
+
+class _Frame:
+    __slots__ = ("known", "statements")
+
+    def __init__(self, statements: list[Statement]):
+        self.statements = statements
+        self.known: dict[tuple, Reg] = {}
+
+
+class Builder:
+    """Writes one function. `expansions` maps (operation, type of the result) to what replaces it."""
+
+    def __init__(self, function: Function, expansions: Mapping[tuple[str, str], Expansion] | None = None):
+        self.function = function
+        self._expansions = expansions or {}
+        self._frames = [_Frame(function.body)]
+        self._depth: dict[Reg, int] = {}
+        self._value: dict[Reg, int] = {}
+        self._count = 0
+
+    @property
+    def depth(self) -> int:
+        """How many loops and conditions are open."""
+        return len(self._frames) - 1
+
+    def depth_of(self, reg: Reg) -> int:
+        """The frame in which a register was made."""
+        return self._depth[reg]
+
+    def value_of(self, reg: Reg) -> int | None:
+        """The number, where the register is a constant index."""
+        return self._value.get(reg)
+
+    def _reg(self, type: str, uniform: bool, depth: int) -> Reg:
+        reg = Reg(self._count, type, uniform)
+        self._count += 1
+        self._depth[reg] = depth
+        return reg
+
+    def const(self, type: str, bits: int) -> Reg:
+        """A constant, by its bits; an index by its value."""
+        known = self._frames[0].known
+        key = ("const", type, bits)
+        reg = known.get(key)
+        if reg is None:
+            reg = known[key] = self._reg(type, True, 0)
+            self._frames[0].statements.append(Instr("const", reg, attr=bits))
+            if type == INDEX:
+                self._value[reg] = bits
+        return reg
+
+    def index(self, value: int | Reg) -> Reg:
+        """A constant index; a register stays."""
+        return self.const(INDEX, value) if isinstance(value, int) else value
+
+    def emit(self, op: str, type: str, *args: Reg, attr: int | str = 0) -> Reg:
+        """The result of an operation without effects."""
+        if type == INDEX and len(args) == 2 and (folded := self._fold(op, *args)) is not None:
+            return folded
+        expansion = self._expansions.get((op, type))
+        depth = 0
+        for arg in args:
+            depth = max(depth, self._depth[arg])
+        if op in _COMMUTE and args[1].number < args[0].number:
+            args = (args[1], args[0])
+        frame = self._frames[depth]
+        key = (op, type, attr, args)
+        reg = frame.known.get(key)
+        if reg is None:
+            if expansion is not None:
+                reg = expansion(self, *args, attr) if attr else expansion(self, *args)
+            else:
+                uniform = op == "splat" or (
+                    op != "lane" and op != "mask" and all(arg.uniform for arg in args)
+                )
+                reg = self._reg(type, uniform, depth)
+                frame.statements.append(Instr(op, reg, args, attr))
+            frame.known[key] = reg
+        return reg
+
+    def _fold(self, op: str, a: Reg, b: Reg) -> Reg | None:
+        x, y = self._value.get(a), self._value.get(b)
+        if x is not None and y is not None and op in _FOLDS:
+            return self.const(INDEX, _FOLDS[op](x, y))
+        if (op, y) in _NEUTRAL:
+            return a
+        if op in _COMMUTE and (op, x) in _NEUTRAL:
+            return b
+        if op == "mul" and 0 in (x, y):
+            return self.const(INDEX, 0)
+        if op == "and" and 0 in (x, y):
+            return self.const(INDEX, 0)
+        if op == "and" and (x == 1 or y == 1):  # conditions are 0 or 1
+            return b if x == 1 else a
+        return None
+
+    def load(
+        self,
+        type: str,
+        memory: str,
+        address: Address,
+        access: str,
+        mask: Reg | None = None,
+        other: Reg | None = None,
+        volatile: bool = False,
+    ) -> Reg:
+        """Elements from memory; a `volatile` load stays in the present frame."""
+        parts = [r for r in (address.base, address.index, address.each, mask, other) if r is not None]
+        depth = self.depth if volatile else max(self._depth[reg] for reg in parts)
+        frame = self._frames[depth]
+        key = ("load", type, memory, address, access, mask, other)
+        reg = None if volatile else frame.known.get(key)
+        if reg is None:
+            uniform = access == "one" and all(r.uniform for r in (mask, other) if r is not None)
+            reg = self._reg(type, uniform, depth)
+            frame.statements.append(
+                Instr("load", reg, (), memory, address, access, mask, other, volatile=volatile)
+            )
+            if not volatile:
+                frame.known[key] = reg
+        return reg
+
+    def store(
+        self,
+        memory: str,
+        address: Address,
+        access: str,
+        value: Reg,
+        mask: Reg | None = None,
+        volatile: bool = False,
+    ) -> None:
+        """Write elements, here."""
+        self._frames[-1].statements.append(
+            Instr("store", None, (value,), memory, address, access, mask, volatile=volatile)
+        )
+
+    @contextmanager
+    def loop(
+        self, start: int | Reg, stop: int | Reg, step: int = 1, carried: Sequence[Reg] = ()
+    ) -> Iterator[Reg]:
+        """A loop around what is built inside, which may assign to `carried` registers; gives its counter."""
+        start, stop = self.index(start), self.index(stop)
+        some = bool(
+            (low := self._value.get(start)) is not None
+            and (high := self._value.get(stop)) is not None
+            and low < high
+        )
+        counter = self._reg(INDEX, True, len(self._frames))
+        made = Loop(counter, start, stop, step, some=some)
+        outside = [self._depth[reg] for reg in carried]
+        self._depth.update((reg, len(self._frames)) for reg in carried)
+        self._frames.append(_Frame(made.body))
+        yield counter
+        self._frames.pop()
+        self._depth.update(zip(carried, outside, strict=True))
+        self._frames[-1].statements.append(made)
+
+    @contextmanager
+    def when(self, condition: Reg) -> Iterator[None]:
+        """Stores that happen only where a condition, an index, is not 0."""
+        made = If(condition)
+        self._frames.append(_Frame(made.body))
+        yield
+        self._frames.pop()
+        self._frames[-1].statements.append(made)
+
+    def carry(self, initial: Reg) -> Reg:
+        """A register for loops to assign to; it starts as `initial`, here. It is not read before those loops."""
+        reg = self._reg(initial.type, initial.uniform, self.depth)
+        self._frames[-1].statements.append(Assign((reg,), (initial,)))
+        return reg
+
+    def assign(self, targets: tuple[Reg, ...], sources: tuple[Reg, ...]) -> None:
+        """Write carried registers, all at once, here."""
+        self._frames[-1].statements.append(Assign(targets, sources))
+
+
+assert all(op in OPS for op in _FOLDS), "a fold of an operation that does not exist"
