@@ -1,0 +1,79 @@
+"""Kernels to machine code: the passes in order, and the targets that this package compiles for.
+
+| pass | takes | gives |
+|---|---|---|
+| merge_axes | a kernel | the same with fewer axes |
+| plan_kernel | | a plan |
+| lower | kernel and plan | machine IR |
+| backend | machine IR | instructions, scheduled and allocated, as bytes |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from tg_codegen.lower import lower
+from tg_codegen.merge_axes import merge_axes
+from tg_codegen.plan import Plan
+from tg_codegen.planner import Machine, plan_kernel
+from tg_ir.errors import TgError
+from tg_ir.kernel import Kernel
+from tg_ir.protocols import ArgumentLayout, Binary
+
+__all__ = ["X86Compiler", "compile_kernel", "host_target"]
+
+_MACHINES = {
+    "x86_64:avx2": Machine(lanes=8, registers=16),
+    "x86_64:avx512": Machine(lanes=16, registers=32),
+    "x86_64:amx": Machine(lanes=16, registers=32),
+}
+
+
+@cache
+def host_target() -> str:
+    """The best target that this CPU runs. Raises: TgError, with what was found and what is supported."""
+    with open("/proc/cpuinfo") as file:
+        line = next((line for line in file if line.startswith("flags")), "")
+    flags = set(line.split())
+    if {"amx_tile", "amx_bf16", "amx_int8", "avx512f"} <= flags:
+        return "x86_64:amx"
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_fp16", "avx512_bf16", "avx512_vnni"} <= flags:
+        return "x86_64:avx512"
+    if {"avx2", "fma", "f16c", "bmi1", "bmi2"} <= flags:
+        return "x86_64:avx2"
+    raise TgError(
+        "CPU: got one without AVX2, FMA, F16C and BMI2, want these at least; the reference interpreter still works: "
+        "TG_DEVICE=REF"
+    )
+
+
+def compile_kernel(kernel: Kernel, target: str, plan: Plan | None = None) -> Binary:
+    """Machine code of a kernel. Raises: TgError for a target that there is none for."""
+    from tg_codegen.x86_64.backend import compile_function, expansions
+
+    machine = _MACHINES.get(target)
+    if machine is None:
+        raise TgError(f"target: got {target!r}, want one of {', '.join(_MACHINES)}")
+    level = target.partition(":")[2]
+    kernel = merge_axes(kernel)
+    plan = plan or plan_kernel(kernel, machine)
+    function, groups = lower(kernel, plan, machine.lanes, expansions(level))
+    code, resources = compile_function(function, level)
+    count = len(kernel.parameters)
+    layout = ArgumentLayout(
+        8 * (count + len(kernel.scalars)),
+        tuple(range(0, 8 * count, 8)),
+        tuple([(var.name, 8 * (count + n), "int64") for n, var in enumerate(kernel.scalars)]),
+    )
+    return Binary(target, kernel.name, code, layout, (groups, 1, 1), (1, 1, 1), resources)
+
+
+class X86Compiler:
+    """The `tg_ir.protocols.Compiler` for x86-64."""
+
+    def targets(self) -> Sequence[str]:
+        return tuple(_MACHINES)
+
+    def compile(self, kernel: Kernel, target: str) -> Binary:
+        return compile_kernel(kernel, target)
