@@ -354,7 +354,6 @@ class _NestLowering:
             written = value
             if store.combine in _COMBINE:
                 held = b.load(value.type, memory, address, access, mask, volatile=True)
-                held = self.loaded(held, store.parameter.dtype)
                 written = elementwise(b, _COMBINE[store.combine], (held, value), store.parameter.dtype)
             b.store(memory, address, access, written, mask, volatile=bool(store.combine))
 
@@ -730,7 +729,11 @@ class _NestLowering:
 
     def load_scratch(self, scratch: _Scratch, value: Value, point: Point) -> Reg:
         address, access = self.scratch_address(scratch, point)
-        return self.b.load(machine_type(value.dtype), scratch.memory, address, access, volatile=True)
+        lane, mask = self.indexer.lane_axis, None
+        if lane != self.lane_axis and lane in scratch.strides:  # copies may reach behind the array
+            mask = self.both(self.tail([lane], point))
+        type = machine_type(value.dtype)
+        return self.b.load(type, scratch.memory, address, access, mask, volatile=True)
 
     def stage(self, stage: Stage) -> None:
         """Compute a value for all that is left of its axes, into scratch memory."""

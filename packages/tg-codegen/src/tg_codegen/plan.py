@@ -94,15 +94,21 @@ def parse_plan(text: str) -> Plan:
         word, _, what = head.strip().partition(" ")
         if not line.strip():
             continue
-        splits = tuple(Split(kind, axis, int(step or 1)) for kind, axis, step in _SPLIT.findall(rest))
         if word == "nest" and colon and all(part.isdigit() for part in what.split(",")):
-            nests.append([tuple(map(int, what.split(","))), splits, (), ()])
+            nests.append([tuple(map(int, what.split(","))), _parse_splits(rest, number), (), ()])
         elif word == "fold" and colon and nests and what == str(len(nests[-1][2])):
-            nests[-1][2] += (splits,)
+            nests[-1][2] += (_parse_splits(rest, number),)
         elif word == "stage" and nests and (match := re.fullmatch(r"(\d+) at (\d+)", what)):
             nests[-1][3] += (Stage(int(match[1]), int(match[2]), tuple(rest.split())),)
         else:
             raise ParseError(f"plan: got {line!r}, want a nest, fold or stage line", number, 1)
-        if any(split.kind not in KINDS for split in splits):
-            raise ParseError(f"plan: got {rest.strip()!r}, want loops of kind {', '.join(KINDS)}", number, 1)
-    return Plan(tuple(Nest(*nest) for nest in nests))
+    return Plan(tuple([Nest(*nest) for nest in nests]))
+
+
+def _parse_splits(text: str, line: int) -> tuple[Split, ...]:
+    splits = tuple([Split(kind, axis, int(step or 1)) for kind, axis, step in _SPLIT.findall(text)])
+    if any(split.kind not in KINDS for split in splits) or " ".join(map(str, splits)) != " ".join(
+        text.split()
+    ):
+        raise ParseError(f"plan: got {text.strip()!r}, want loops like `serial i/4` or `lanes i`", line, 1)
+    return splits

@@ -166,9 +166,8 @@ class _NestPlanner:
         self.lane = lane
         outer = [name for name in names if name != lane and name not in scanned]
         outer.sort(key=lambda name: not any(name in self.analysis.free(fold) for fold in self.folds))
-        order = [*outer, *[name for name in names if name in scanned and name != lane]]
-        if lane is not None:
-            order.append(lane)
+        order = [*outer, *([lane] if lane is not None and lane not in scanned else [])]
+        order += [name for name in names if name in scanned]  # what a scan has come to is kept for one point
         main = max(
             (fold for fold in self.folds if isinstance(fold, Reduce)),
             key=lambda fold: self.context_cost(fold, self.own_lane(fold)) + 1,
