@@ -13,8 +13,8 @@ from math import prod
 
 from tg_codegen.analyse import Analysis, linear_terms, nest_groups, nest_values
 from tg_codegen.plan import Nest, Plan, Split, Stage
+from tg_codegen.verify_plan import separates
 from tg_ir.kernel import (
-    Axis,
     Bitcast,
     Cast,
     Elementwise,
@@ -48,6 +48,8 @@ class Machine:
     group_cost: int = 1 << 15
     """Cycles that a workgroup should have at least."""
     most_groups: int = 64
+    panel_bytes: int = 1 << 17
+    """What a packed panel of an operand should fit: a part of the second-level cache."""
 
 
 def plan_kernel(kernel: Kernel, machine: Machine) -> Plan:
@@ -174,18 +176,90 @@ class _NestPlanner:
             default=None,
         )
         tile = self.tile(main, order, scanned)
-        blocks: dict[str, int] = {}
-        stages: list[tuple[Value, tuple[str, ...]]] = []
-        loops = self.grid(order, scanned, tile)
+        folds = tuple([self.fold_loops(fold) for fold in self.folds])
+        lanes = (Split("lanes", lane),) if lane is not None else ()
+        blocked = main and not scanned and self.blocked(main, order)
+        if blocked:
+            loops, stages = blocked
+            return Nest(self.group, (*loops, *lanes), folds, stages)
         serial = [
             Split("serial", name, tile.get(name, 1))
             for name in order
             if tile.get(name, 1) < self.extent[name]
         ]
-        del blocks, stages
-        lanes = [Split("lanes", lane)] if lane is not None else []
-        folds = tuple([self.fold_loops(fold) for fold in self.folds])
-        return Nest(self.group, (*loops, *serial, *lanes), folds)
+        return Nest(self.group, (*self.grid(order, scanned, tile), *serial, *lanes), folds)
+
+    def blocked(
+        self, main: Reduce, order: Sequence[str]
+    ) -> tuple[tuple[Split, ...], tuple[Stage, ...]] | None:
+        """Loops and stages of a large contraction: operands in packed panels, partial results in scratch memory.
+
+        Shapes: `left` depends on the axis `row` and no lanes, `right` on the lanes and not on `row`.
+        """
+        arg = main.args[0]
+        if main.monoid.name != "sum" or not (isinstance(arg, Elementwise) and arg.name == "mul"):
+            return None
+        lane, machine, tiles = self.lane, self.machine, self.tiles
+        free = [self.analysis.free(factor) for factor in arg.args]
+        if lane is None or (lane in free[0]) == (lane in free[1]):
+            return None
+        (left, right) = arg.args if lane in free[1] else arg.args[::-1]
+        rows = [
+            name
+            for name in order
+            if name in self.analysis.free(left) and name not in self.analysis.free(right)
+        ]
+        row = max(rows, key=lambda name: tiles.get(name, 1), default=None)
+        depth = prod(self.extent[axis.name] for axis in main.axes)
+        reuse = prod(self.extent[name] for name in rows)
+        if row is None or depth < 16 or reuse < 2 * tiles.get(row, 1):
+            return None
+        reduced = [axis.name for axis in main.axes]
+        pack_right = self.irregular(right, lane, reduced)
+        if not pack_right:
+            return None
+        size = main.dtype.itemsize
+        columns = min(4 * tiles[lane], -(-self.extent[lane] // tiles[lane]) * tiles[lane])
+        inner = depth // self.extent[reduced[0]]
+        block = max(machine.panel_bytes // (columns * size * inner), 1)
+        parts = -(-self.extent[reduced[0]] // block)
+        block = -(-self.extent[reduced[0]] // parts)
+        many = max(machine.panel_bytes // (columns * size) // tiles[row], 1)
+        count = -(-self.extent[row] // tiles[row])
+        many = -(-count // -(-count // many))
+        outer = [name for name in order if name not in (row, lane)]
+        loops = [Split("grid", name) for name in outer]
+        loops += [Split("grid", row, many * tiles[row]), Split("grid", lane, columns)]
+        if parts > 1:
+            loops.append(Split("serial", reduced[0], block))
+        stages = [self.stage(right, len(loops), lane, reduced)]
+        loops.append(Split("serial", row, tiles[row]))
+        if self.irregular(left, None, [row, *reduced]):
+            stages.append(self.stage(left, len(loops), None, [row, *reduced]))
+        loops.append(Split("serial", lane, tiles[lane]))
+        return tuple(loops), tuple(stages)
+
+    def irregular(self, value: Value, lane: str | None, others: Sequence[str]) -> bool:
+        """Whether reading a value again and again costs more than reading a packed copy of it."""
+        if not isinstance(value, Load) or value.guard != 1:
+            return True
+        if lane is not None and _coefficient(value.index, lane, self.analysis) != 1:
+            return True
+        strides = [_coefficient(value.index, name, self.analysis) for name in others]
+        return any(stride is None or abs(stride) * value.dtype.itemsize >= 512 for stride in strides)
+
+    def stage(self, value: Value, at: int, lane: str | None, others: Sequence[str]) -> Stage:
+        """A packed copy whose last axis is that of the lanes, or else the one along which the source is contiguous."""
+        free = self.analysis.free(value)
+        axes = [name for name in others if name in free]
+        if lane is None:
+            loads = [load for load in self.reach([value]) if isinstance(load, Load)]
+            axes.sort(
+                key=lambda name: any(_coefficient(load.index, name, self.analysis) == 1 for load in loads)
+            )
+        else:
+            axes.append(lane)
+        return Stage(self.values.index(value), at, tuple(axes))
 
     def own_lane(self, fold: Value) -> str | None:
         return self.lane if self.lane in self.analysis.free(fold) else self.fold_lane(fold)
@@ -283,7 +357,7 @@ class _NestPlanner:
     def plan_combining(self, store: Store) -> Nest:
         """Stores that may meet in one element: lanes and grid only along axes that tell elements apart."""
         self.lane, self.tiles = None, {}
-        safe = [axis for axis in self.axes if self.separates(store.index, axis)]
+        safe = [axis for axis in self.axes if separates(store, axis.name, self.analysis)]
         for axis in safe:
             if _coefficient(store.index, axis.name, self.analysis) == 1:
                 self.lane = axis.name
@@ -301,19 +375,3 @@ class _NestPlanner:
         return Nest(
             self.group, (*grid, *serial, *lanes), tuple([self.fold_loops(fold) for fold in self.folds])
         )
-
-    def separates(self, index: SymInt, axis: Axis) -> bool:
-        """Whether points that differ along an axis never write the same element."""
-        factor = _coefficient(index, axis.name, self.analysis)
-        if not factor or not isinstance(axis.extent, int):
-            return False
-        period = abs(factor) * axis.extent
-        others = [
-            each
-            for atom, each in linear_terms(index)[1]
-            if not (isinstance(atom, Var) and atom.name == axis.name)
-        ]
-        return all(each % period == 0 for each in others)
-
-
-assert Stage, "stages are planned for contractions"
