@@ -204,7 +204,7 @@ class Builder:
 
     def carry(self, initial: Reg) -> Reg:
         """A register for loops to assign to; it starts as `initial`, here. It is not read before those loops."""
-        reg = self._reg(initial.type, initial.uniform, self.depth)
+        reg = self._reg(initial.type, initial.type == INDEX, self.depth)
         self._frames[-1].statements.append(Assign((reg,), (initial,)))
         return reg
 
