@@ -48,7 +48,7 @@ from tg_ir.symbolic import SymInt, bounds, ceildiv
 __all__ = ["lower"]
 
 Point = tuple[tuple[str, int], ...]
-"""Offsets along the axes that have several points."""
+"""Offsets along the axes where they are not 0."""
 
 _COMBINE = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum"}
 _SCRATCH = {
@@ -268,10 +268,7 @@ class _NestLowering:
 
     def points(self, axes: Iterable[str]) -> list[Point]:
         """All copies along some axes."""
-        several = [(axis, self.offsets(axis)) for axis in axes]
-        names = [axis for axis, offsets in several if len(offsets) > 1]
-        each = [offsets for _, offsets in several if len(offsets) > 1]
-        return [tuple(zip(names, choice, strict=True)) for choice in product(*each)]
+        return _choices([(axis, self.offsets(axis)) for axis in axes])
 
     def within(self, value: Value, point: Point) -> Point:
         """The part of a point that a value depends on."""
@@ -517,9 +514,8 @@ class _NestLowering:
         for axis in fold.axes:
             most = min(steps.get(axis.name, self.ranges[axis.name].most), max(self.ranges[axis.name].most, 1))
             step = self.lanes if axis.name == self.indexer.lane_axis else 1
-            if most > step:
-                several.append([(axis.name, offset) for offset in range(0, most, step)])
-        return [tuple(choice) for choice in product(*several)]
+            several.append((axis.name, range(0, most, step)))
+        return _choices(several)
 
     def accumulate(
         self,
@@ -835,3 +831,10 @@ class _NestLowering:
             made = _Accumulators(keys, self.load_partial(keys))
             for key, parts in self.finish(made):
                 self.scopes[-1].folds[key] = tuple(parts)
+
+
+def _choices(several: list[tuple[str, range]]) -> list[Point]:
+    """Every choice of one offset along each axis."""
+    names = [axis for axis, _ in several]
+    each = [offsets or (0,) for _, offsets in several]
+    return [tuple([pair for pair in zip(names, choice, strict=True) if pair[1]]) for choice in product(*each)]

@@ -104,8 +104,8 @@ def _verify_nest(kernel: Kernel, nest: Nest, lanes: int) -> None:
             f"stage {stage.value}: no such value or loop",
         )
         value = values[stage.value]
-        later = {split.axis for split in nest.loops[stage.at :]}
-        free = {axis for axis in analysis.free(value) if axis in later or axis not in extents}
+        fixed = {axis for axis, size in _left(nest.loops[: stage.at], extents).items() if size <= 1}
+        free = analysis.free(value) - fixed
         free -= {var.name for var in kernel.scalars}
         _want(
             bool(stage.layout) and set(stage.layout) >= free,
@@ -123,11 +123,17 @@ def _verify_nest(kernel: Kernel, nest: Nest, lanes: int) -> None:
 
 
 def _copies(loops: tuple[Split, ...], extents: dict[str, int], lane: list[str], lanes: int) -> int:
+    left = _left(loops, extents)
+    return prod(-(-size // lanes) if axis in lane else size for axis, size in left.items() if size)
+
+
+def _left(loops: tuple[Split, ...], extents: dict[str, int]) -> dict[str, int]:
+    """How many elements of each axis the loops leave to what is inside."""
     left = dict(extents)
     for split in loops:
         if split.kind != "lanes" and split.axis in left:
             left[split.axis] = min(split.step, left[split.axis])
-    return prod(-(-size // lanes) if axis in lane else size for axis, size in left.items() if size)
+    return left
 
 
 def _verify_scan(fold: Scan, nest: Nest, analysis: Analysis, lane: list[str], lanes: int) -> None:

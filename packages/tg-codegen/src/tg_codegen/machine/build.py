@@ -78,7 +78,7 @@ class Builder:
     def const(self, type: str, bits: int) -> Reg:
         """A constant, by its bits; an index by its value."""
         known = self._frames[0].known
-        key = ("const", type, bits)
+        key = ("const", type, bits, ())
         reg = known.get(key)
         if reg is None:
             reg = known[key] = self._reg(type, True, 0)
@@ -146,7 +146,7 @@ class Builder:
         parts = [r for r in (address.base, address.index, address.each, mask, other) if r is not None]
         depth = self.depth if volatile else max(self._depth[reg] for reg in parts)
         frame = self._frames[depth]
-        key = ("load", type, memory, address, access, mask, other)
+        key = ("load", type, memory, address, access, (mask, other))
         reg = None if volatile else frame.known.get(key)
         if reg is None:
             uniform = access == "one" and all(r.uniform for r in (mask, other) if r is not None)
@@ -209,7 +209,11 @@ class Builder:
         return reg
 
     def assign(self, targets: tuple[Reg, ...], sources: tuple[Reg, ...]) -> None:
-        """Write carried registers, all at once, here."""
+        """Write carried registers, all at once, here. What was computed from them is forgotten."""
+        for frame in self._frames[min([self._depth[reg] for reg in targets], default=0) :]:
+            stale = [key for key in frame.known if not set(targets).isdisjoint(key[-1])]
+            for key in stale:
+                del frame.known[key]
         self._frames[-1].statements.append(Assign(targets, sources))
 
 

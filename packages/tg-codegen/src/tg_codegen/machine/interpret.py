@@ -175,7 +175,9 @@ class _Run:
             case "all":
                 return np.full(lanes, a != 0)
             case "decode":
-                return decode(a.astype(f"u{MEMORY_BYTES[attr]}"), dtypes.dtype_of(attr)).astype(np.float32)
+                dtype = dtypes.dtype_of(attr)
+                stored = a.astype(f"u{MEMORY_BYTES[attr]}").view(numpy_dtype(dtype))
+                return decode(stored, dtype).astype(np.float32)
             case "encode":
                 bits = encode(a, dtypes.dtype_of(attr))
                 return bits.view(f"u{bits.dtype.itemsize}").astype(dtype)
