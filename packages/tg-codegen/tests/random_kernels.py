@@ -8,6 +8,7 @@ from math import prod
 from tg_codegen.analyse import Analysis, nest_groups, nest_values
 from tg_codegen.errors import PlanError
 from tg_codegen.plan import Nest, Plan, Split, Stage
+from tg_codegen.planner import Machine, plan_kernel
 from tg_codegen.verify_plan import verify_plan
 from tg_ir.dtypes import DType, bool_, dtype_of, float32
 from tg_ir.errors import TgError
@@ -56,6 +57,7 @@ class _Maker:
         self.rng = rng
         self.parameters: list[Parameter] = []
         self.axes_made = 0
+        self.scans = True  # stores that combine run in an order that a scan may not like
 
     def axis(self, prefix: str, most: int = 40) -> Axis:
         self.axes_made += 1
@@ -122,7 +124,8 @@ class _Maker:
             if name == "invert" and not dtype.is_float:
                 return Elementwise(name, (self.value(dtype, axes, depth - 1),))
             if dtype.is_float and name in ("tanh", "floor"):
-                return Elementwise(name, (self.value(dtype, axes, depth - 1),))
+                exact = 0 if name == "floor" else depth - 1
+                return Elementwise(name, (self.value(dtype, axes, exact),))
         name = rng.choice(_BINARY)
         if dtype is bool_ and name not in ("and", "xor", "maximum", "minimum"):
             return self.compare(axes, depth - 1)
@@ -147,8 +150,8 @@ class _Maker:
         own = [self.axis("r", 20) for _ in range(rng.randrange(1, 3))]
         args = [self.value(dtype, [*axes, *own], depth)]
         name = rng.choice(("sum", "sum", "max", "min", "logsumexp", "argmax", "welford", "scan"))
-        if name == "scan" and axes:
-            axis = rng.choice(axes)
+        if name == "scan" and self.scans and axes and axes[-1].name[0] == "i":  # the scheduler puts none into a reduction
+            axis = axes[0]  # two that cross cannot run in one nest
             if bounds(axis.extent)[1] > 1:
                 return Part(Scan(combiner("sum", dtype), axis, (self.value(dtype, axes, depth),)), 0)
         if not dtype.is_float or name == "scan":
@@ -189,10 +192,10 @@ def random_kernel(rng: random.Random) -> Kernel:
             guard: SymInt = 1
             if rng.random() < 0.15:
                 guard = lt(axes[-1].index, max(1, axes[-1].extent - 2))
-            combine = ""
+            combine, maker.scans = "", True
             target = Parameter(f"y{n}", dtype, max(1, prod(axis.extent for axis in axes)), "write")
             if rng.random() < 0.1 and dtype in (float32, dtype_of("int32")):
-                combine = rng.choice(("sum", "max"))
+                combine, maker.scans = rng.choice(("sum", "max")), False
                 source = maker.load(dtype_of("int32"), [axes[0]])
                 loaded = Loaded(source, -(2**31), 2**31 - 1)
                 guard = logical_and(le(0, loaded), lt(loaded, 3))
@@ -209,7 +212,21 @@ def random_kernel(rng: random.Random) -> Kernel:
             verify_kernel(kernel, "random_kernel")
         except TgError:  # a kernel that cannot be proved is not one
             continue
-        return kernel
+        if _points(kernel) <= 8000:
+            return kernel
+
+
+def _points(kernel: Kernel) -> int:
+    """At how many points the reduction with the most of them has an argument."""
+    analysis, most = Analysis(), 0
+    for store in kernel.stores:
+        for fold in analysis.folds(nest_values([store])):
+            extents = {axis.name: axis.extent for axis in store.axes}
+            for other in analysis.folds(nest_values([store])):
+                extents |= {axis.name: axis.extent for axis in getattr(other, "axes", ())}
+            free = set().union(*[analysis.free(arg) for arg in fold.args])
+            most = max(most, prod(extents.get(name, 1) for name in free))
+    return most
 
 
 def _splits(rng: random.Random, axis: str, extent: int, lanes: int, kinds: tuple[str, ...]) -> list[Split]:
@@ -226,8 +243,8 @@ def _splits(rng: random.Random, axis: str, extent: int, lanes: int, kinds: tuple
 
 
 def random_plan(kernel: Kernel, lanes: int, rng: random.Random) -> Plan:
-    """A valid plan: tries until `verify_plan` accepts one."""
-    while True:
+    """A valid plan: the first of some that `verify_plan` accepts, or else that of the planner."""
+    for _ in range(100):
         nests = []
         for group in nest_groups(kernel):
             stores = [kernel.stores[number] for number in group]
@@ -281,3 +298,4 @@ def random_plan(kernel: Kernel, lanes: int, rng: random.Random) -> Plan:
         except PlanError:
             continue
         return plan
+    return plan_kernel(kernel, Machine(lanes, 2 * lanes))

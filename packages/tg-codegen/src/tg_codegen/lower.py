@@ -477,7 +477,7 @@ class _NestLowering:
 
     def vertical(self, fold: Value) -> bool:
         """Whether each lane has a result of its own."""
-        return self.lane_axis in self.analysis.free(fold)
+        return self.indexer.lane_axis in self.analysis.free(fold)
 
     def result_points(self, fold: Value) -> list[Point]:
         return self.points(axis for axis in self.ranges if axis in self.analysis.free(fold))
@@ -726,7 +726,7 @@ class _NestLowering:
     def load_scratch(self, scratch: _Scratch, value: Value, point: Point) -> Reg:
         address, access = self.scratch_address(scratch, point)
         lane, mask = self.indexer.lane_axis, None
-        if lane != self.lane_axis and lane in scratch.strides:  # copies may reach behind the array
+        if lane in scratch.strides and (lane != self.lane_axis or access == "each"):  # may reach behind the array
             mask = self.both(self.tail([lane], point))
         type = machine_type(value.dtype)
         return self.b.load(type, scratch.memory, address, access, mask, volatile=True)

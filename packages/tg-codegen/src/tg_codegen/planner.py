@@ -185,7 +185,7 @@ class _NestPlanner:
         serial = [
             Split("serial", name, tile.get(name, 1))
             for name in order
-            if tile.get(name, 1) < self.extent[name]
+            if tile.get(name, 1) < self.extent[name] or name in scanned
         ]
         return Nest(self.group, (*self.grid(order, scanned, tile), *serial, *lanes), folds)
 
