@@ -4,7 +4,7 @@
 
 - The System V calling convention of x86-64: rdi, rsi and rdx hold the parameters; rbx, rbp, r12 to r15 and rsp are the
   caller's; the stack is aligned to 16 bytes at the call; the direction flag is clear. The kernel ends with `vzeroupper`
-  if it used wide registers. It may use 256 KiB of stack. It must neither throw nor call back into Python.
+  if it used wide registers. It may use 1 MiB of stack. It must neither throw nor call back into Python.
 - It runs the workgroups begin <= g < end of the flattened grid, g = x + grid_x * (y + grid_y * z), begin < end. Any
   thread may run any slice, several run at once; a kernel that starts sees all that kernels before it wrote. A kernel
   that needs grid_x or grid_y finds them from its scalars, as the grid is a function of those. `Binary.workgroup` has no
