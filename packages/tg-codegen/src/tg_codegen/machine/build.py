@@ -122,9 +122,8 @@ class Builder:
                 )
                 reg = self._reg(type, uniform, depth)
                 frame.statements.append(Instr(op, reg, args, attr))
-            self._frames[max(depth, self._depth[reg])].known[key] = (
-                reg  # an expansion with a loop stays where it is
-            )
+            frame = self._frames[max(depth, self._depth[reg])]  # an expansion with a loop stays where it is
+            frame.known[key] = reg
         return reg
 
     def _fold(self, op: str, a: Reg, b: Reg) -> Reg | None:
