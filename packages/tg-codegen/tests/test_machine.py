@@ -9,42 +9,16 @@ import pytest
 
 pytest.importorskip("numpy", reason="the interpreter of the machine IR needs NumPy")
 import numpy as np
+from machine_apply import apply, check
 
 from tg_codegen.machine.build import Builder
-from tg_codegen.machine.interpret import DTYPE, interpret
+from tg_codegen.machine.interpret import interpret
 from tg_codegen.machine.nodes import INDEX, Address, Function, Instr, Reg
 from tg_codegen.machine.text import format_function, parse_function
 from tg_codegen.machine.verify import verify
 from tg_ir.errors import EvaluationError, ParseError, VerifyError
-from tg_ir.numpy_dtypes import numpy_dtype
 
 SEED = int(os.environ.get("TG_SEED", "20261122"))
-
-
-def apply(op: str, type: str, *arrays: np.ndarray, attr: int | str = 0) -> np.ndarray:
-    """One operation on arrays, each as long as there are lanes, through buffers."""
-    function = Function("apply", arrays[0].size)
-    b = Builder(function)
-    of_type = {numpy_dtype(dtype): name for name, dtype in DTYPE.items()}
-    args = []
-    for number, array in enumerate(arrays):
-        base = b.emit("buffer", INDEX, attr=number)
-        args.append(b.load(of_type[array.dtype], DTYPE[of_type[array.dtype]].name, Address(base), "lanes"))
-    result = b.emit(op, type, *args, attr=attr)
-    out = np.zeros(arrays[0].size, numpy_dtype(DTYPE[type]))
-    b.store(DTYPE[type].name, Address(b.emit("buffer", INDEX, attr=len(arrays))), "lanes", result)
-    check(function)
-    interpret(function, [*arrays, out])
-    return out
-
-
-def check(function: Function) -> None:
-    """It verifies, and is the same once printed and parsed."""
-    verify(function)
-    text = format_function(function)
-    again = parse_function(text)
-    verify(again, "the parser")
-    assert format_function(again) == text
 
 
 def row_sums(lanes: int) -> Function:

@@ -11,7 +11,20 @@ import numpy as np
 import pytest
 
 from tg_ir import graph
-from tg_ir.dtypes import DTYPES, bfloat16, bool_, float16, float32, float64, int8, int32, int64, uint8, uint32
+from tg_ir.dtypes import (
+    DTYPES,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int32,
+    int64,
+    uint8,
+    uint32,
+    uint64,
+)
 from tg_ir.elementwise import ELEMENTWISE
 from tg_ir.errors import (
     DeviceError,
@@ -369,6 +382,9 @@ def test_integer_edge_cases_follow_the_table() -> None:
     np.testing.assert_array_equal(
         value(graph.apply("shr", negative, filled(np.array([1, 8, 100]), int8))), [-2, -1, -1]
     )
+    large = filled(np.array([2**64 - 1, 2**63 + 1], np.uint64), uint64)
+    ones = filled(np.ones(2, np.uint64), uint64)
+    assert value(graph.apply("shr", large, ones)).tolist() == [2**63 - 1, 2**62]  # not through float64
     base = filled(np.array([2, -1, -1, 1, 0, 3]), int32)
     np.testing.assert_array_equal(
         value(graph.apply("pow", base, filled(np.array([-1, -1, -2, -5, -1, 4]), int32))),

@@ -35,9 +35,8 @@ def _shift_left(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _shift_right(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     bits = a.dtype.itemsize * 8
     fits = (b >= 0) & (b < bits)
-    return np.where(
-        fits, np.right_shift(a, np.where(fits, b, 0).astype(a.dtype)), np.where(a < 0, -1, 0)
-    ).astype(a.dtype)
+    sign = np.where(a < 0, -1, 0).astype(a.dtype)  # of a's dtype: uint64 and int64 would meet in float64
+    return np.where(fits, np.right_shift(a, np.where(fits, b, 0).astype(a.dtype)), sign)
 
 
 def _wide(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

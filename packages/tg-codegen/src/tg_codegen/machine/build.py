@@ -46,7 +46,10 @@ class _Frame:
 
 
 class Builder:
-    """Writes one function. `expansions` maps (operation, type of the result) to what replaces it."""
+    """Writes one function. `expansions` maps (operation, type of the result) to what replaces it.
+
+    Of an operation with a dtype for an attribute one dtype may be named: ("encode bfloat16", "u32").
+    """
 
     def __init__(self, function: Function, expansions: Mapping[tuple[str, str], Expansion] | None = None):
         self.function = function
@@ -54,6 +57,7 @@ class Builder:
         self._frames = [_Frame(function.body)]
         self._depth: dict[Reg, int] = {}
         self._value: dict[Reg, int] = {}
+        self._bits: dict[Reg, int] = {}
         self._count = 0
 
     @property
@@ -69,6 +73,10 @@ class Builder:
         """The number, where the register is a constant index."""
         return self._value.get(reg)
 
+    def bits_of(self, reg: Reg) -> int | None:
+        """The bits of each lane, where the register is constant data."""
+        return self._bits.get(reg)
+
     def _reg(self, type: str, uniform: bool, depth: int) -> Reg:
         reg = Reg(self._count, type, uniform)
         self._count += 1
@@ -83,8 +91,7 @@ class Builder:
         if reg is None:
             reg = known[key] = self._reg(type, True, 0)
             self._frames[0].statements.append(Instr("const", reg, attr=bits))
-            if type == INDEX:
-                self._value[reg] = bits
+            (self._value if type == INDEX else self._bits)[reg] = bits
         return reg
 
     def index(self, value: int | Reg) -> Reg:
@@ -96,6 +103,8 @@ class Builder:
         if type == INDEX and len(args) == 2 and (folded := self._fold(op, *args)) is not None:
             return folded
         expansion = self._expansions.get((op, type))
+        if expansion is None and isinstance(attr, str):
+            expansion = self._expansions.get((f"{op} {attr}", type))
         depth = 0
         for arg in args:
             depth = max(depth, self._depth[arg])
@@ -113,6 +122,7 @@ class Builder:
                 )
                 reg = self._reg(type, uniform, depth)
                 frame.statements.append(Instr(op, reg, args, attr))
+            frame = self._frames[max(depth, self._depth[reg])]  # an expansion with a loop stays where it is
             frame.known[key] = reg
         return reg
 
