@@ -4,8 +4,8 @@
 |---|---|---|
 | normalize | any graph | numbered inputs, no pending buffers, variables without values |
 | decompose | | no random_bits, argsort, all_reduce, all_gather |
-| choose_stores | | the nodes that get memory |
-| group_kernels | | groups of stored nodes, each a kernel |
+| choose_stores | | drafts of kernels: what each stores and loads |
+| order_kernels | | drafts in an order that needs little memory, small ones together |
 | build_program | | a program: kernels, steps, buffers |
 | plan_memory | | the program with offsets for its temporaries |
 """
@@ -22,8 +22,8 @@ from tg_ir.protocols import Buffer
 from tg_schedule.build_program import build_program
 from tg_schedule.choose_stores import choose_stores
 from tg_schedule.decompose import decompose
-from tg_schedule.group_kernels import group_kernels
 from tg_schedule.normalize import Normalized, normalize
+from tg_schedule.order_kernels import order_kernels
 from tg_schedule.plan_memory import plan_memory
 
 __all__ = ["Scheduled", "schedule", "schedule_normalized"]
@@ -56,12 +56,13 @@ def schedule_normalized(normal: Normalized, name: str) -> tuple[Program, tuple[i
     roots = decompose(normal.roots)
     if verify:
         verify_graph(roots, "decompose")
-    stored = choose_stores(roots)
-    groups = group_kernels(stored)
-    used = [node for node in toposort(roots) if node.op.name == "buffer"]
+    drafts, attention = choose_stores(roots)
+    order = toposort(roots)
+    groups = order_kernels(drafts, order, roots)
+    used = [node for node in order if node.op.name == "buffer"]
     inputs = [node for node in normal.inputs if node in set(used)]
     rest = [node for node in normal.inputs if node not in set(used)]
-    program, numbers = build_program(name, [*inputs, *rest], roots, groups)
+    program, numbers = build_program(name, [*inputs, *rest], roots, groups, attention)
     program = plan_memory(program)
     if verify:
         verify_program(program, "plan_memory")
