@@ -70,10 +70,10 @@ def adam() -> list[Tensor]:
 
 
 NETWORKS: dict[str, tuple[Callable[[], list[Tensor]], int, int]] = {
-    "mlp": (mlp, 14, 9856),
-    "residual block": (residual_block, 17, 21024),
-    "transformer block": (transformer_block, 34, 30976),
-    "adam over 100 parameters": (adam, 19, 0),
+    "mlp": (mlp, 13, 8832),
+    "residual block": (residual_block, 18, 15840),
+    "transformer block": (transformer_block, 28, 24960),
+    "adam over 100 parameters": (adam, 12, 0),
 }
 
 

@@ -96,7 +96,7 @@ class _Sweep:
                 self.must.add(node.inputs[0])
         self.counts = {node: count(node) for node in self.order}
         self.costs = self.element_costs()
-        self.ends = self.ends_of_reductions(roots)
+        self.ends = self.ends_of_reductions()
         self.attention = find_attention(self.order, self.must)
         self.drafts: dict[int, Draft] = {}
         self.wants: dict[Node, dict[Draft, dict[Place, None]]] = {}
@@ -105,9 +105,12 @@ class _Sweep:
 
     # ---- what is known of the graph before the sweep
 
-    def element_costs(self) -> dict[Node, int]:
-        """Operations to compute one element of each node, down to what may be stored: reductions and buffers."""
-        costs: dict[Node, int] = {}
+    def element_costs(self) -> dict[Node, float]:
+        """Operations to compute one element of each node, down to what may be stored: reductions and buffers.
+
+        What is repeated along axes counts for its share, and as half a load.
+        """
+        costs: dict[Node, float] = {}
         for node in self.order:
             name = node.op.name
             below = sum([1 if source in self.must else costs[source] for source in node.inputs])
@@ -115,12 +118,14 @@ class _Sweep:
                 costs[node] = 0
             elif name in ("reduce", "buffer") or name in WRITERS:
                 costs[node] = 1
+            elif name == "expand" and below:
+                costs[node] = 0.5 + below * self.counts[node.inputs[0]] / max(self.counts[node], 1)
             else:
                 costs[node] = min(below + (0 if name in FREE else _COSTS.get(name, 1)), 10_000)
         return costs
 
-    def ends_of_reductions(self, roots: Sequence[Node]) -> set[Node]:
-        """The nodes of a reduction's size through which everything goes that uses it: its epilogue, to the last."""
+    def ends_of_reductions(self) -> dict[Node, Node]:
+        """The nodes of a reduction's size through which everything goes that uses it, its epilogue, with it."""
         users: dict[Node, list[Node]] = {}
         next_: dict[Node, Node | None] = {}  # the nearest node through which all users go
         depth: dict[Node | None, int] = {None: 0}
@@ -138,14 +143,14 @@ class _Sweep:
             next_[node], depth[node] = meet, depth[meet] + 1
             for source in node.inputs:
                 users.setdefault(source, []).append(node)
-        ends: set[Node] = set()
+        ends: dict[Node, Node] = {}
         for node in self.order:
             if node.op.name == "reduce":
                 end = next_[node]
                 while end is not None and end not in ends and self.counts[end] == self.counts[node]:
                     if not (end.op.elementwise or end.op.name in FREE):
                         break
-                    ends.add(end)
+                    ends[end] = node
                     end = next_[end]
         return ends
 
@@ -197,7 +202,6 @@ class _Sweep:
         if node.op.name == "reduce":
             return len(wants) > 1 or not all(self.reduces_well(node, *item) for item in wants.items())
         elements, cost, over = max(self.counts[node], 1), self.costs[node], 0.0
-        moved = len(wants) > 1
         for places in wants.values():
             points = 0
             if len({place.index for place in places}) > MOST_PLACES:
@@ -209,12 +213,12 @@ class _Sweep:
                 if place.loop == "fold":
                     need |= place.inside
                 points += self.places.points(need)
-                moved = moved or (place.inside is not None and place.loop != "online")
-            moved = moved or points > elements
-            over += cost * points / elements
-        if moved and node in self.ends:
-            return True
-        return over - cost > STORE_COST and cost > 0
+            over += (cost - 1) * points / elements  # a load instead would cost 1
+        if node in self.ends:
+            below = self.ends[node]
+            if len(wants) > 1 or not all(self.reduces_well(below, *item) for item in wants.items()):
+                return True
+        return over - (cost - 1) > STORE_COST and cost > 1
 
     def reduces_well(self, node: Node, draft: Draft, places: dict[Place, None]) -> bool:
         """Whether a reduction that one kernel wants is better computed there than stored."""
@@ -226,9 +230,11 @@ class _Sweep:
             need = self.places.need(place.index)
             points = self.places.points(need)
             whole = points == self.kernel_points(draft) and place.inside is None
+            if draft.alone and node["kind"] == "sum":
+                return False
             if contraction and not (whole or place.loop in ("linear", "online")):
                 return False
-            if contraction and (draft.alone or draft.contraction is not None) and place.loop != "online":
+            if contraction and draft.contraction is not None and place.loop != "online":
                 return False
             if place.loop == "linear":
                 if node["kind"] != "sum" or points > min(4 * elements, MOST_SUMMED * self.places.points(place.inside)):

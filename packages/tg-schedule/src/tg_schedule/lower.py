@@ -28,7 +28,7 @@ from tg_ir.kernel import (
     Scan,
     Value,
 )
-from tg_ir.symbolic import And, SymInt, le, logical_and, lt, maximum, minimum, simplify
+from tg_ir.symbolic import SymInt, bounds, le, logical_and, lt, maximum, minimum, simplify
 from tg_schedule.find_attention import Attention
 from tg_schedule.movement import MOVED, Indices, flat_index
 
@@ -234,11 +234,11 @@ def _cat(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
 
 def _reduce(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     source, (kind, reduced) = node.inputs[0], node.attrs
-    axes = tuple([low.axis(source.shape[axis]) for axis in reduced])
-    inner = list(index)
-    for axis, own in zip(reduced, axes, strict=True):
-        inner.insert(axis, own.index)
-    if node in low.attention:
+    axes = tuple([low.axis(source.shape[axis]) for axis in reduced if bounds(source.shape[axis])[1] != 1])
+    inner, own = list(index), iter(axes)
+    for axis in reduced:
+        inner.insert(axis, 0 if bounds(source.shape[axis])[1] == 1 else next(own).index)
+    if node in low.attention and axes:
         result = _online_softmax(low, node, axes, tuple(inner), guard)
         low.open.difference_update(axes)
         return result
@@ -246,6 +246,8 @@ def _reduce(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     value = low.cast(low.pull(source, tuple(inner), guard), dtype)
     low.open.difference_update(axes)
     monoid = k.MONOIDS[kind](dtype)
+    if not axes:
+        return Const.of(0, int64) if kind.startswith("arg") else low.cast(value, node.dtype)
     if kind.startswith("arg"):
         return Part(Reduce(monoid, axes, (value, Index(axes[0].index, int64))), 1)
     if kind == "sum":
