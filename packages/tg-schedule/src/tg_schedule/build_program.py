@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from tg_ir.graph import Node
-from tg_ir.kernel import Axis, Kernel, Parameter, Reduce, Store, Value, roots, toposort
-from tg_ir.kernel import nodes as kernel_nodes
+from tg_ir.kernel import Axis, Kernel, Parameter, Reduce, Store, roots, toposort
 from tg_ir.program import BufferSlot, Copy, Launch, Program, Step
 from tg_ir.symbolic import SymInt, Var, le, leaves, logical_and, lt, prod, substitute, variables
 from tg_schedule.choose_stores import Draft
@@ -17,6 +17,7 @@ from tg_schedule.find_attention import Attention
 from tg_schedule.lower import Lowering, loaded_index
 from tg_schedule.movement import flat_index
 from tg_schedule.places import root_axes
+from tg_schedule.split_axes import expressions, split_axes
 
 __all__ = ["build_program"]
 
@@ -45,6 +46,7 @@ class _Builder:
 
     def launch(self, name: str, loaded: Iterable[Parameter], stores: Sequence[Store]) -> None:
         """Add a kernel of these stores and a step that launches it."""
+        stores = split_axes(stores)
         targets = list(dict.fromkeys(store.parameter for store in stores))
         parameters = (*targets, *[p for p in loaded if p not in targets])
         kernel = Kernel(
@@ -103,31 +105,14 @@ def _axes(sizes: Sequence[SymInt], first: int = 0) -> tuple[Axis, ...]:
     return tuple([Axis(f"i{number}", size) for number, size in enumerate(sizes, first)])
 
 
-def _expressions(parameters: Iterable[Parameter], stores: Sequence[Store]) -> Iterable[SymInt]:
-    yield from [parameter.size for parameter in parameters]
-    for store in stores:
-        yield from (store.index, store.guard, *[axis.extent for axis in store.axes])
-    for value in toposort(roots(stores)):
-        yield from _of_value(value)
-
-
-def _of_value(value: Value) -> tuple[SymInt, ...]:
-    match value:
-        case kernel_nodes.Load():
-            return (value.index, value.guard)
-        case kernel_nodes.Index():
-            return (value.expr,)
-        case Reduce():
-            return tuple([axis.extent for axis in value.axes])
-    return ()
-
-
 def _scalars(parameters: Iterable[Parameter], stores: Sequence[Store]) -> tuple[Var, ...]:
     """The variables that are no axes, in order of name."""
+    values = toposort(roots(stores))
     axes = {axis.index for store in stores for axis in store.axes}
-    axes |= {axis.index for v in toposort(roots(stores)) if isinstance(v, Reduce) for axis in v.axes}
-    found = {leaf for e in _expressions(parameters, stores) for leaf in leaves(e) if isinstance(leaf, Var)}
-    return tuple(sorted(found - axes, key=lambda var: var.name))
+    axes |= {axis.index for value in values if isinstance(value, Reduce) for axis in value.axes}
+    found = dict.fromkeys([*[parameter.size for parameter in parameters], *expressions(stores, values)])
+    variables = {leaf for expr in found for leaf in leaves(expr) if isinstance(leaf, Var)}
+    return tuple(sorted(variables - axes, key=lambda var: var.name))
 
 
 def build_program(
@@ -138,6 +123,8 @@ def build_program(
     attention: Mapping[Node, Attention],
 ) -> tuple[Program, dict[Node, int]]:
     """The program, and the number of each stored node's buffer."""
+    # lowering recurses along chains of operations, which may be some hundred long
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
     builder = _Builder(inputs, outputs, attention)
     for group in groups:
         builder.group(group)

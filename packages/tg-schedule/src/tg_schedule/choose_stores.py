@@ -359,11 +359,11 @@ class _Sweep:
         draft.reduces |= other.reduces
         draft.operations += other.operations
         del self.drafts[other.number]
+        draft.after |= other.after
         bits = 1 << draft.number | 1 << other.number
         for each in self.drafts.values():
             if each.after & bits:
-                each.after |= bits
-        self.order_before(draft, other.after)
+                each.after |= bits | draft.after
         other.part_of = draft
 
     def in_order(self) -> list[Draft]:

@@ -67,6 +67,7 @@ def _as_drawn(drafts: Sequence[Draft], position: dict[Node, int]) -> list[Draft]
         while stack:
             needed = [makers[node] for node in stack[-1].loads if node in makers]
             missing = [maker for maker in needed if maker not in done]
+            assert len(stack) <= len(drafts), "kernels wait for one another in a circle"
             if missing:
                 stack.append(missing[0])
             else:
