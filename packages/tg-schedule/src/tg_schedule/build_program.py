@@ -5,26 +5,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tg_ir.graph import Node
-from tg_ir.kernel import Axis, Kernel, Parameter, Reduce, Store, roots, toposort
+from tg_ir.kernel import Axis, Kernel, Load, Loaded, Parameter, Reduce, Store, Value, roots, toposort
 from tg_ir.program import BufferSlot, Copy, Launch, Program, Step
 from tg_ir.symbolic import SymInt, Var, le, leaves, logical_and, lt, prod, substitute, variables
-from tg_schedule.choose_stores import Draft
-from tg_schedule.find_attention import Attention
+from tg_schedule.choose_stores import Choice, Draft
 from tg_schedule.lower import Lowering, loaded_index
 from tg_schedule.movement import flat_index
-from tg_schedule.places import root_axes
+from tg_schedule.places import behind_reshape, root_axes
 from tg_schedule.split_axes import expressions, split_axes
 
 __all__ = ["build_program"]
 
+Lowered = tuple[tuple[Axis, ...], SymInt, Value]
+"""Axes, flat index and value of something that is stored."""
+
 
 class _Builder:
-    def __init__(self, inputs: Sequence[Node], outputs: Sequence[Node], attention: Mapping[Node, Attention]):
-        self.attention = attention
+    def __init__(self, inputs: Sequence[Node], outputs: Sequence[Node], choice: Choice):
+        self.choice = choice
         self.number: dict[Node, int] = {}
         self.slots: list[BufferSlot] = []
         self.kernels: list[Kernel] = []
@@ -33,16 +36,24 @@ class _Builder:
         for node in inputs:
             self.add(node, "input")
 
-    def add(self, node: Node, role: str) -> int:
+    def add(self, node: Node, role: str) -> None:
         self.number[node] = len(self.slots)
         self.slots.append(BufferSlot(node.dtype, prod(node.shape), node.device, role))
-        return self.number[node]
+
+    def add_result(self, node: Node, over: Node | None = None) -> None:
+        """Number what a kernel stores: like the input `over` that it is written over, or anew."""
+        if over is None:
+            self.add(node, "output" if node in self.outputs else "temporary")
+        else:
+            number = self.number[node] = self.number[over]
+            self.slots[number] = dataclasses.replace(self.slots[number], role="state")
 
     def parameter(self, node: Node, access: str = "read") -> Parameter:
         return Parameter(f"b{self.number[node]}", node.dtype, prod(node.shape), access)
 
-    def lowering(self, draft: Draft) -> Lowering:
-        return Lowering({node: self.parameter(node) for node in draft.loads}, self.attention)
+    def lowering(self, draft: Draft, updated: Iterable[Node] = ()) -> Lowering:
+        parameters = {n: self.parameter(n, "update" if n in updated else "read") for n in draft.loads}
+        return Lowering(parameters, self.choice.attention)
 
     def launch(self, name: str, loaded: Iterable[Parameter], stores: Sequence[Store]) -> None:
         """Add a kernel of these stores and a step that launches it."""
@@ -58,47 +69,106 @@ class _Builder:
     def group(self, drafts: Sequence[Draft]) -> None:
         """Add the kernels and steps of drafts that are launched together."""
         outputs = [node for draft in drafts for node in draft.outputs]
-        for node in outputs:
-            self.add(node, "output" if node in self.outputs else "temporary")
         head = outputs[0]
         if head.op.name == "copy":
+            self.add_result(head)
             self.steps.append(Copy(self.number[head], self.number[head.inputs[0]]))
-        elif head.op.name == "scatter":
-            self.scatter(head, drafts[0])
+        elif head.op.name == "scatter" or drafts[0].box:
+            self.write_into(head, drafts[0])
         else:
-            stores, loaded, first = [], {}, 0
-            for draft in drafts:
-                low = self.lowering(draft)
-                axes = _axes(draft.sizes, first)
-                names = {old.index: new.index for old, new in zip(_axes(draft.sizes), axes, strict=True)}
-                first += len(axes)
-                for node, place in draft.outputs.items():
-                    index = tuple([substitute(i, names) for i in place])
-                    value = low.scan(node, index, axes) if node.op.name == "scan" else low.pull(node, index)
-                    target = self.parameter(node, "write")
-                    stores.append(Store(target, flat_index(index, node.shape), value, axes))
-                loaded |= low.loaded
+            results, loaded = self.lower(drafts)
+            over = {}
+            for node, result in results.items():
+                given = self.choice.over.get(node)
+                if given is not None and _loads_only_there(self.parameter(given), result, results.values()):
+                    over[node] = given
+            if over:
+                results, loaded = self.lower(drafts, set(over.values()))
+            stores = []
+            for node, (axes, index, value) in results.items():
+                self.add_result(node, over.get(node))
+                updated = self.parameter(node, "update")
+                target = updated if updated in loaded else self.parameter(node, "write")
+                stores.append(Store(target, index, value, axes))
             self.launch("_".join(list(dict.fromkeys([node.op.name for node in outputs]))[:4]), loaded, stores)
 
-    def scatter(self, node: Node, draft: Draft) -> None:
-        """The base first, then the updates into it."""
-        base, index, source = node.inputs
+    def lower(
+        self, drafts: Sequence[Draft], updated: Collection[Node] = ()
+    ) -> tuple[dict[Node, Lowered], dict[Parameter, None]]:
+        """What each output is, and the parameters that are loaded."""
+        results: dict[Node, Lowered] = {}
+        loaded: dict[Parameter, None] = {}
+        first = 0
+        for draft in drafts:
+            low = self.lowering(draft, updated)
+            axes = _axes(draft.sizes, first)
+            names = {old.index: new.index for old, new in zip(_axes(draft.sizes), axes, strict=True)}
+            first += len(axes)
+            for node, place in draft.outputs.items():
+                index = tuple([substitute(i, names) for i in place])
+                value = low.scan(node, index, axes) if node.op.name == "scan" else low.pull(node, index)
+                results[node] = axes, flat_index(index, node.shape), value
+            loaded |= low.loaded
+        return results, loaded
+
+    def write_into(self, node: Node, draft: Draft) -> None:
+        """A scatter or a box: the base first, where it is not there already, then what is written into it."""
+        base, over = node.inputs[0], self.choice.over.get(node)
+        write = _scattered if node.op.name == "scatter" else _boxed
         low = self.lowering(draft)
-        sizes, place = root_axes(base)
-        store = Store(
-            self.parameter(node, "write"), flat_index(place, base.shape), low.pull(base, place), _axes(sizes)
-        )
-        self.launch("scatter_base", low.loaded, [store])
-        low = self.lowering(draft)
-        sizes, place = root_axes(index)
-        axis, kind = node.attrs
-        row = loaded_index(low.pull(index, place))
-        inside = logical_and(le(0, row), lt(row, base.shape[axis]))
-        target = flat_index((*place[:axis], row, *place[axis + 1 :]), base.shape)
-        update = Store(
-            self.parameter(node, "update"), target, low.pull(source, place), _axes(sizes), inside, kind
-        )
-        self.launch("scatter", low.loaded, [update])
+        result, _, combine = write(low, node)
+        if over is not None and behind_reshape(base) is over:
+            given = self.parameter(over)
+            if given not in low.loaded or (not combine and _loads_only_there(given, result, [result])):
+                low = self.lowering(draft, {over})
+            else:
+                over = None
+        else:
+            over = None
+        self.add_result(node, over)
+        if over is None:
+            sizes, place = root_axes(base)
+            from_base = self.lowering(draft)
+            inside = behind_reshape(base)
+            if inside in self.number:
+                from_base.parameters = {**from_base.parameters, inside: self.parameter(inside)}
+            value = from_base.pull(base, place)
+            store = Store(self.parameter(node, "write"), flat_index(place, base.shape), value, _axes(sizes))
+            self.launch(f"{node.op.name}_base", from_base.loaded, [store])
+        (axes, index, value), guard, combine = write(low, node)
+        updated = self.parameter(node, "update")
+        target = updated if combine or updated in low.loaded else self.parameter(node, "write")
+        self.launch(node.op.name, low.loaded, [Store(target, index, value, axes, guard, combine)])
+
+
+def _scattered(low: Lowering, node: Node) -> tuple[Lowered, SymInt, str]:
+    """What a scatter writes into its base, under which guard, and how it is combined."""
+    base, index, source = node.inputs
+    sizes, place = root_axes(index)
+    axis, kind = node.attrs
+    row = loaded_index(low.pull(index, place))
+    inside = logical_and(le(0, row), lt(row, base.shape[axis]))
+    target = flat_index((*place[:axis], row, *place[axis + 1 :]), base.shape)
+    return (_axes(sizes), target, low.pull(source, place)), inside, kind
+
+
+def _boxed(low: Lowering, node: Node) -> tuple[Lowered, SymInt, str]:
+    """What an assign writes into its base."""
+    base, source = node.inputs
+    sizes, place = root_axes(source)
+    target = [i + start for i, start in zip(place, node["offsets"], strict=True)]
+    return (_axes(sizes), flat_index(target, base.shape), low.pull(source, place)), 1, ""
+
+
+def _loads_only_there(parameter: Parameter, own: Lowered, results: Iterable[Lowered]) -> bool:
+    """Whether a buffer is loaded only at the very point at which `own` would write it."""
+    for axes, index, value in results:
+        sources = [leaf.source for leaf in leaves(index) if isinstance(leaf, Loaded)]
+        for each in toposort([value, *sources]):
+            if isinstance(each, Load) and each.parameter == parameter:
+                if axes != own[0] or each.index != own[1]:
+                    return False
+    return True
 
 
 def _axes(sizes: Sequence[SymInt], first: int = 0) -> tuple[Axis, ...]:
@@ -120,12 +190,12 @@ def build_program(
     inputs: Sequence[Node],
     outputs: Sequence[Node],
     groups: Sequence[Sequence[Draft]],
-    attention: Mapping[Node, Attention],
+    choice: Choice,
 ) -> tuple[Program, dict[Node, int]]:
     """The program, and the number of each stored node's buffer."""
     # lowering recurses along chains of operations, which may be some hundred long
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
-    builder = _Builder(inputs, outputs, attention)
+    builder = _Builder(inputs, outputs, choice)
     for group in groups:
         builder.group(group)
     scalars = {var for kernel in builder.kernels for var in kernel.scalars}

@@ -16,16 +16,16 @@ if a store and a load cost less than computing it at all those places; else its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tg_ir.graph import Node, toposort
-from tg_ir.symbolic import SymInt
+from tg_ir.symbolic import SymInt, prod
 from tg_schedule.find_attention import Attention, find_attention
 from tg_schedule.movement import MOVED, Indices, flat_index
-from tg_schedule.places import FREE, Place, Places, count, root_axes
+from tg_schedule.places import FREE, Place, Places, behind_reshape, count, root_axes
 
-__all__ = ["Draft", "choose_stores"]
+__all__ = ["Choice", "Draft", "choose_stores"]
 
 STORE_COST = 12
 """What a store and a load cost, in units of a simple operation; and the dearest prologue of a contraction's operand."""
@@ -60,9 +60,11 @@ class Draft:
     sizes: tuple[SymInt, ...]
     device: str
     alone: bool = False
+    box: bool = False
     outputs: dict[Node, Indices] = field(default_factory=dict)
     loads: dict[Node, None] = field(default_factory=dict)
     after: int = 0  # the numbers, as bits, of the kernels that wait for it
+    waits: list[Draft] = field(default_factory=list)  # for what reads memory that it writes over
     contraction: Node | None = None
     reduces: bool = False
     operations: int = 0
@@ -76,16 +78,27 @@ class Draft:
         return draft
 
 
-def choose_stores(roots: Sequence[Node]) -> tuple[list[Draft], dict[Node, Attention]]:
-    """The kernels, those that others wait for first, and the contractions that are attention."""
-    sweep = _Sweep(roots)
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Kernels, those that others wait for first; sums that are attention; inputs that roots are written over."""
+
+    drafts: list[Draft]
+    attention: dict[Node, Attention]
+    over: dict[Node, Node]
+
+
+def choose_stores(roots: Sequence[Node], donate: Mapping[Node, Node] | None = None) -> Choice:
+    """What to store. `donate`: inputs by the root that may be written over them."""
+    sweep = _Sweep(roots, donate or {})
     for node in reversed(sweep.order):
         sweep.decide(node)
-    return sweep.in_order(), sweep.attention
+    over = sweep.written_over()
+    return Choice(sweep.in_order(), sweep.attention, over)
 
 
 class _Sweep:
-    def __init__(self, roots: Sequence[Node]):
+    def __init__(self, roots: Sequence[Node], donate: Mapping[Node, Node]):
+        self.donate = donate
         self.order = toposort(roots)
         self.places = Places()
         self.must = set(roots)
@@ -182,7 +195,9 @@ class _Sweep:
             if attention is not None:
                 draft.contraction = node
                 inner = self.places.reduced(node, place)
-                self.want(attention.scores, draft, Place(attention.place(inner.index), inner.inside, "online"))
+                self.want(
+                    attention.scores, draft, Place(attention.place(inner.index), inner.inside, "online")
+                )
                 self.want(attention.values, draft, inner)
                 continue
             if node.op.name == "reduce":
@@ -237,7 +252,9 @@ class _Sweep:
             if contraction and draft.contraction is not None and place.loop != "online":
                 return False
             if place.loop == "linear":
-                if node["kind"] != "sum" or points > min(4 * elements, MOST_SUMMED * self.places.points(place.inside)):
+                if node["kind"] != "sum" or points > min(
+                    4 * elements, MOST_SUMMED * self.places.points(place.inside)
+                ):
                     return False
             elif points > elements:
                 return False
@@ -271,14 +288,22 @@ class _Sweep:
         if node.op.name == "scatter":
             for source in node.inputs:
                 self.want(source, draft, Place(root_axes(source)[1]))
+        elif self.is_box(node):
+            self.want(node.inputs[1], draft, Place(root_axes(node.inputs[1])[1]))
         elif node.op.name == "copy":
             self.want(node.inputs[0], draft, place)
         else:
             self.inline(node, draft, [place])
 
+    def is_box(self, node: Node) -> bool:
+        """Whether the node is a box written into an input that it may write over: only the box is computed then."""
+        given = self.donate.get(node)
+        return node.op.name == "assign" and given is not None and behind_reshape(node.inputs[0]) is given
+
     def new_draft(self, node: Node) -> tuple[Draft, Place]:
         sizes, index = root_axes(node)
-        draft = Draft(self.made, sizes, node.device, alone=node.op.name in WRITERS)
+        box = self.is_box(node)
+        draft = Draft(self.made, sizes, node.device, alone=box or node.op.name in WRITERS, box=box)
         self.drafts[self.made] = draft
         self.made += 1
         return draft, Place(index)
@@ -294,7 +319,7 @@ class _Sweep:
 
     def home(self, node: Node, wants: dict[Draft, dict[Place, None]]) -> tuple[Draft | None, Place]:
         """A kernel among those that want the node that has the value of each element at hand."""
-        if node.op.name in WRITERS:
+        if node.op.name in WRITERS or self.is_box(node):
             return None, Place(())
         for draft, places in wants.items():
             first, *others = places
@@ -321,7 +346,9 @@ class _Sweep:
         if len(sizes) == len(draft.sizes):
             used = [i for i in index if type(i) is not int]
             if {*used} == {i for i in own if type(i) is not int} and len(used) == len(sizes):
-                return all(type(i) is int or i.high + 1 == _high(n) for i, n in zip(index, node.shape, strict=True))
+                return all(
+                    type(i) is int or i.high + 1 == _high(n) for i, n in zip(index, node.shape, strict=True)
+                )
         head, at = next(iter(draft.outputs.items()))
         return flat_index(index, node.shape) == flat_index(at, head.shape)
 
@@ -365,6 +392,24 @@ class _Sweep:
             if each.after & bits:
                 each.after |= bits | draft.after
         other.part_of = draft
+
+    def written_over(self) -> dict[Node, Node]:
+        """The donated inputs that roots can be written over, as far as the order of kernels goes."""
+        over: dict[Node, Node] = {}
+        makers = {node: draft for draft in self.drafts.values() for node in draft.outputs}
+        for root, given in self.donate.items():
+            like = root.dtype is given.dtype and root.device == given.device
+            if not like or prod(root.shape) != prod(given.shape) or root not in makers or given in self.must:
+                continue
+            draft = makers[root]
+            readers = [each for each in self.drafts.values() if given in each.loads and each is not draft]
+            if given in over.values() or any(draft.after >> each.number & 1 for each in readers):
+                continue
+            for each in readers:
+                self.order_before(each, draft.after | 1 << draft.number)
+            draft.waits += readers
+            over[root] = given
+        return over
 
     def in_order(self) -> list[Draft]:
         """The drafts, those that others wait for first."""

@@ -70,7 +70,11 @@ def _match(
         return None
     powers = weights.inputs[0]
     below = powers.inputs[0]
-    if below.op.name != "sub" or not private(node.inputs[0], weights, below, *chain) or not private(powers, by=2):
+    if (
+        below.op.name != "sub"
+        or not private(node.inputs[0], weights, below, *chain)
+        or not private(powers, by=2)
+    ):
         return None
     scores = below.inputs[0]
     total, top = behind(weights.inputs[1]), behind(below.inputs[1])
@@ -83,7 +87,11 @@ def _match(
     if not _is_row(below.inputs[1], top, scores, "max", axis):
         return None
     if hidden is not None:
-        if scores.op.name != "where" or scores.inputs[0] is not hidden or not _is_constant(scores.inputs[1], 0):
+        if (
+            scores.op.name != "where"
+            or scores.inputs[0] is not hidden
+            or not _is_constant(scores.inputs[1], 0)
+        ):
             return None
         scores = scores.inputs[2]
         none = behind(hidden)

@@ -34,6 +34,7 @@ from tg_schedule.movement import MOVED, Indices, flat_index
 
 __all__ = ["Lowering", "loaded_index"]
 
+
 def accumulator(dtype: DType) -> DType:
     """What sums and products of `dtype` are accumulated in."""
     return float32 if dtype.is_float and dtype.bits < 32 else dtype
@@ -152,9 +153,6 @@ def _bitcast(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     return k.Bitcast(low.pull(node.inputs[0], index, guard), node.dtype)
 
 
-
-
-
 def _pad(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     source, fill = node.inputs
     inner, inside = [], guard
@@ -181,9 +179,6 @@ def _chosen(
     if isinstance(otherwise, Const) and otherwise.bits == 0 and vanishes(value, both):
         return value
     return Elementwise("where", (Index(both, bool_), value, otherwise))
-
-
-
 
 
 def vanishes(value: Value, guard: SymInt) -> bool:

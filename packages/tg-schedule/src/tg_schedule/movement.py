@@ -1,6 +1,6 @@
 """Movement as substitution: at which index a movement operation reads its input, for an index of its own.
 
-    permute, order (1, 0): out[i, j] = in[j, i]        reshape (2, 3) to (6,): out[i] = in[i // 3, i % 3]
+permute, order (1, 0): out[i, j] = in[j, i]        reshape (2, 3) to (6,): out[i] = in[i // 3, i % 3]
 """
 
 from __future__ import annotations

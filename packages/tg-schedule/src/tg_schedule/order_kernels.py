@@ -27,7 +27,9 @@ def order_kernels(drafts: Sequence[Draft], order: Sequence[Node], roots: Iterabl
     kept = set(roots)
     position = {node: number for number, node in enumerate(order)}
     sizes = {
-        node: 0 if node in kept else count(node) * node.dtype.itemsize for draft in drafts for node in draft.outputs
+        node: 0 if node in kept else count(node) * node.dtype.itemsize
+        for draft in drafts
+        for node in draft.outputs
     }
     ways = [_as_drawn(drafts, position), _greedy(drafts, sizes)]
     best = min(ways, key=lambda way: _peak(way, sizes))
@@ -37,9 +39,9 @@ def order_kernels(drafts: Sequence[Draft], order: Sequence[Node], roots: Iterabl
 
 
 def _is_small(draft: Draft, made: dict[Node, int], kept: set[Node]) -> bool:
-    return not (draft.reduces or draft.alone or any(node in made for node in draft.loads)) and all(
-        node in kept for node in draft.outputs
-    )
+    return not (
+        draft.reduces or draft.alone or draft.waits or any(node in made for node in draft.loads)
+    ) and all(node in kept for node in draft.outputs)
 
 
 def _joined(small: Iterable[Draft]) -> Iterable[tuple[Draft, list[Draft]]]:
@@ -58,6 +60,11 @@ def _joined(small: Iterable[Draft]) -> Iterable[tuple[Draft, list[Draft]]]:
             buffers[draft.device] += more
 
 
+def _needed(draft: Draft, makers: dict[Node, Draft]) -> dict[Draft, None]:
+    """The kernels that come before one."""
+    return dict.fromkeys([*[makers[node] for node in draft.loads if node in makers], *draft.waits])
+
+
 def _as_drawn(drafts: Sequence[Draft], position: dict[Node, int]) -> list[Draft]:
     """As soon as the last node of each comes up in the graph's order, after all that it reads."""
     makers = {node: draft for draft in drafts for node in draft.outputs}
@@ -65,8 +72,7 @@ def _as_drawn(drafts: Sequence[Draft], position: dict[Node, int]) -> list[Draft]
     for draft in sorted(drafts, key=lambda draft: max(position[node] for node in draft.outputs)):
         stack = [draft]
         while stack:
-            needed = [makers[node] for node in stack[-1].loads if node in makers]
-            missing = [maker for maker in needed if maker not in done]
+            missing = [maker for maker in _needed(stack[-1], makers) if maker not in done]
             assert len(stack) <= len(drafts), "kernels wait for one another in a circle"
             if missing:
                 stack.append(missing[0])
@@ -82,7 +88,7 @@ def _greedy(drafts: Sequence[Draft], sizes: dict[Node, int]) -> list[Draft]:
     users: dict[Draft, list[Draft]] = {}
     missing: dict[Draft, int] = {}
     for draft in drafts:
-        needed = {makers[node] for node in draft.loads if node in makers}
+        needed = _needed(draft, makers)
         missing[draft] = len(needed)
         for maker in needed:
             users.setdefault(maker, []).append(draft)

@@ -15,7 +15,7 @@ from tg_ir.kernel import Axis
 from tg_ir.symbolic import Expr, Leaf, SymInt, bounds, leaves
 from tg_schedule.movement import MOVED, Indices
 
-__all__ = ["FREE", "Place", "Places", "behind", "count", "root_axes"]
+__all__ = ["FREE", "Place", "Places", "behind", "behind_reshape", "count", "root_axes"]
 
 FREE = frozenset({*MOVED, "const", "buffer", "cast", "bitcast", "iota"})
 """Operations that cost nothing where they are used."""
@@ -29,6 +29,13 @@ def count(node: Node) -> int:
 def behind(node: Node, *more: str) -> Node:
     """What movement, and the operations `more`, move."""
     while node.op.name in MOVED or node.op.name in more:
+        node = node.inputs[0]
+    return node
+
+
+def behind_reshape(node: Node) -> Node:
+    """The same elements in the same order before any reshape."""
+    while node.op.name == "reshape":
         node = node.inputs[0]
     return node
 
