@@ -72,7 +72,7 @@ def adam() -> list[Tensor]:
 NETWORKS: dict[str, tuple[Callable[[], list[Tensor]], int, int]] = {
     "mlp": (mlp, 13, 8832),
     "residual block": (residual_block, 18, 15840),
-    "transformer block": (transformer_block, 28, 24960),
+    "transformer block": (transformer_block, 28, 21888),
     "adam over 100 parameters": (adam, 12, 0),
 }
 

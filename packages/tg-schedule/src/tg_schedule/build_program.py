@@ -26,8 +26,15 @@ Lowered = tuple[tuple[Axis, ...], SymInt, Value]
 
 
 class _Builder:
-    def __init__(self, inputs: Sequence[Node], outputs: Sequence[Node], choice: Choice):
+    def __init__(
+        self,
+        inputs: Sequence[Node],
+        outputs: Sequence[Node],
+        groups: Sequence[Sequence[Draft]],
+        choice: Choice,
+    ):
         self.choice = choice
+        self.last_reader = {node: draft for group in groups for draft in group for node in draft.loads}
         self.number: dict[Node, int] = {}
         self.slots: list[BufferSlot] = []
         self.kernels: list[Kernel] = []
@@ -46,7 +53,8 @@ class _Builder:
             self.add(node, "output" if node in self.outputs else "temporary")
         else:
             number = self.number[node] = self.number[over]
-            self.slots[number] = dataclasses.replace(self.slots[number], role="state")
+            if self.slots[number].role == "input":
+                self.slots[number] = dataclasses.replace(self.slots[number], role="state")
 
     def parameter(self, node: Node, access: str = "read") -> Parameter:
         return Parameter(f"b{self.number[node]}", node.dtype, prod(node.shape), access)
@@ -78,10 +86,16 @@ class _Builder:
         else:
             results, loaded = self.lower(drafts)
             over = {}
-            for node, result in results.items():
-                given = self.choice.over.get(node)
-                if given is not None and _loads_only_there(self.parameter(given), result, results.values()):
-                    over[node] = given
+            for draft in drafts:
+                for node in draft.outputs:
+                    given = self.choice.over.get(node)
+                    candidates = self.dying(draft, node) if given is None else [given]
+                    for each in candidates:
+                        if each not in over.values() and _loads_only_there(
+                            self.parameter(each), results[node], results.values()
+                        ):
+                            over[node] = each
+                            break
             if over:
                 results, loaded = self.lower(drafts, set(over.values()))
             stores = []
@@ -91,6 +105,16 @@ class _Builder:
                 target = updated if updated in loaded else self.parameter(node, "write")
                 stores.append(Store(target, index, value, axes))
             self.launch("_".join(list(dict.fromkeys([node.op.name for node in outputs]))[:4]), loaded, stores)
+
+    def dying(self, draft: Draft, node: Node) -> list[Node]:
+        """The temporaries of a node's size that only its kernel still reads."""
+        if node in self.outputs:
+            return []
+        slots = [
+            (each, self.slots[self.number[each]]) for each in draft.loads if self.last_reader[each] is draft
+        ]
+        own = (node.dtype, prod(node.shape), node.device, "temporary")
+        return [each for each, slot in slots if (slot.dtype, slot.size, slot.device, slot.role) == own]
 
     def lower(
         self, drafts: Sequence[Draft], updated: Collection[Node] = ()
@@ -165,9 +189,9 @@ def _loads_only_there(parameter: Parameter, own: Lowered, results: Iterable[Lowe
     for axes, index, value in results:
         sources = [leaf.source for leaf in leaves(index) if isinstance(leaf, Loaded)]
         for each in toposort([value, *sources]):
-            if isinstance(each, Load) and each.parameter == parameter:
-                if axes != own[0] or each.index != own[1]:
-                    return False
+            mine = isinstance(each, Load) and each.parameter == parameter
+            if mine and (axes != own[0] or each.index != own[1]):
+                return False
     return True
 
 
@@ -195,7 +219,7 @@ def build_program(
     """The program, and the number of each stored node's buffer."""
     # lowering recurses along chains of operations, which may be some hundred long
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
-    builder = _Builder(inputs, outputs, choice)
+    builder = _Builder(inputs, outputs, groups, choice)
     for group in groups:
         builder.group(group)
     scalars = {var for kernel in builder.kernels for var in kernel.scalars}

@@ -45,7 +45,7 @@ MOST_STORES, MOST_BUFFERS, MOST_OPERATIONS = 16, 48, 400
 
 _COSTS = {
     "exp": 8, "exp2": 6, "expm1": 12, "log": 8, "log2": 8, "log1p": 12, "sin": 10, "cos": 10, "atan": 12, "tanh": 12,
-    "erf": 16, "pow": 20, "sqrt": 4, "div": 4, "floordiv": 6, "mod": 6, "gather": 4,
+    "erf": 16, "pow": 20, "sqrt": 4, "div": 4, "floordiv": 6, "mod": 6, "gather": 4, "pad": 0.2,
 }  # fmt: skip
 
 WRITERS = frozenset({"scan", "scatter", "copy"})

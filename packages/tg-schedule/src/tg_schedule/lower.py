@@ -28,7 +28,7 @@ from tg_ir.kernel import (
     Scan,
     Value,
 )
-from tg_ir.symbolic import SymInt, bounds, le, logical_and, lt, maximum, minimum, simplify
+from tg_ir.symbolic import And, SymInt, bounds, le, logical_and, lt, maximum, minimum, simplify
 from tg_schedule.find_attention import Attention
 from tg_schedule.movement import MOVED, Indices, flat_index
 
@@ -192,13 +192,30 @@ def vanishes(value: Value, guard: SymInt) -> bool:
             return vanishes(value.arg, guard)
         case Part(fold=Reduce() as fold):
             return fold.monoid.name == "sum" and vanishes(fold.args[0], guard)
-        case Elementwise(name="mul" | "add" | "sub" | "neg"):
+        case Elementwise(name="add" | "sub" | "neg"):
             return all(vanishes(arg, guard) for arg in value.args)
+        case Elementwise(name="mul"):
+            a, b = value.args
+            return (vanishes(a, guard) and _is_tame(b)) or (vanishes(b, guard) and _is_tame(a))
         case Elementwise(name="where"):
             return vanishes(value.args[1], guard) and vanishes(value.args[2], guard)
         case Elementwise(name="div"):
             by = value.args[1]
             return isinstance(by, Const) and by.value != 0 and vanishes(value.args[0], guard)
+    return False
+
+
+def _is_tame(value: Value) -> bool:
+    """Whether a value is finite if what is loaded is."""
+    match value:
+        case Load() | Const() | Index():
+            return True
+        case Cast():
+            return _is_tame(value.arg)
+        case Elementwise(name="mul" | "add" | "sub" | "neg" | "where" | "maximum" | "minimum"):
+            return all(map(_is_tame, value.args))
+        case Elementwise():
+            return value.dtype.name == "bool"
     return False
 
 
@@ -247,6 +264,7 @@ def _reduce(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
         return Part(Reduce(monoid, axes, (value, Index(axes[0].index, int64))), 1)
     if kind == "sum":
         axes, value = _merged(monoid, axes, value)
+        value = _guarded_once(value)
     return low.cast(Part(Reduce(monoid, axes, (value,)), 0), node.dtype)
 
 
@@ -257,6 +275,38 @@ def _merged(monoid: k.Monoid, axes: tuple[Axis, ...], value: Value) -> tuple[tup
         if not set(inner.axes) & set(axes):
             return (*axes, *inner.axes), inner.args[0]
     return axes, value
+
+
+def _guarded_once(value: Value) -> Value:
+    """A product in which one factor is 0 where a guard fails: the other needs no guard, if it loads from inside.
+
+    (x[i - r] if r <= i else 0) * (w[r] if r <= i else 0) -> (x[i - r] if r <= i else 0) * w[r]
+
+    That is how the gradient of a convolution becomes a contraction. Where w[r] is infinite or NaN the product is NaN.
+    """
+    if isinstance(value, Elementwise) and value.name == "mul":
+        for number, other in ((0, 1), (1, 0)):
+            zero = value.args[number]
+            freed = _freed(value.args[other], zero)
+            if freed is not value.args[other]:
+                return Elementwise("mul", (zero, freed) if number == 0 else (freed, zero))
+    return value
+
+
+def _freed(value: Value, zero: Value) -> Value:
+    """`value` without the conditions of loads under which `zero` is 0 anyway, as far as they are not needed."""
+    match value:
+        case Load():
+            guards = value.guard.args if isinstance(value.guard, And) else (value.guard,)
+            kept = logical_and(*[guard for guard in guards if guard == 1 or not vanishes(zero, guard)])
+            inside = logical_and(le(0, value.index), lt(value.index, value.parameter.size))
+            if kept != value.guard and simplify(inside, assuming=kept) == 1:
+                return Load(value.parameter, value.index, kept, value.other)
+        case Cast():
+            return Cast(_freed(value.arg, zero), value.type)
+        case Elementwise():
+            return Elementwise(value.name, tuple([_freed(arg, zero) for arg in value.args]))
+    return value
 
 
 def _online_softmax(
