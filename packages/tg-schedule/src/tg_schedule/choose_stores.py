@@ -108,8 +108,8 @@ class _Sweep:
             if node.op.name == "copy":
                 self.must.add(node.inputs[0])
         self.counts = {node: count(node) for node in self.order}
-        self.costs = self.element_costs()
         self.ends = self.ends_of_reductions()
+        self.costs = self.element_costs()
         self.attention = find_attention(self.order, self.must)
         self.drafts: dict[int, Draft] = {}
         self.wants: dict[Node, dict[Draft, dict[Place, None]]] = {}
@@ -119,14 +119,16 @@ class _Sweep:
     # ---- what is known of the graph before the sweep
 
     def element_costs(self) -> dict[Node, float]:
-        """Operations to compute one element of each node, down to what may be stored: reductions and buffers.
+        """Operations to compute one element of each node, down to what may be stored: buffers, reductions with their ends.
 
         What is repeated along axes counts for its share, and as half a load.
         """
         costs: dict[Node, float] = {}
+        last = {reduction: end for end, reduction in self.ends.items() if self.places.contraction(reduction)}
+        kept = {*self.must, *last.values()}
         for node in self.order:
             name = node.op.name
-            below = sum([1 if source in self.must else costs[source] for source in node.inputs])
+            below = sum([1 if source in kept else costs[source] for source in node.inputs])
             if name in ("const", "iota"):
                 costs[node] = 0
             elif name in ("reduce", "buffer") or name in WRITERS:
@@ -159,12 +161,12 @@ class _Sweep:
         ends: dict[Node, Node] = {}
         for node in self.order:
             if node.op.name == "reduce":
-                end = next_[node]
+                last, end = node, next_[node]
                 while end is not None and end not in ends and self.counts[end] == self.counts[node]:
-                    if not (end.op.elementwise or end.op.name in FREE):
+                    if not (end.op.elementwise or end.op.name in FREE) or _is_reduced(last, users):
                         break
                     ends[end] = node
-                    end = next_[end]
+                    last, end = end, next_[end]
         return ends
 
     # ---- the sweep
@@ -322,14 +324,14 @@ class _Sweep:
         if node.op.name in WRITERS or self.is_box(node):
             return None, Place(())
         for draft, places in wants.items():
-            first, *others = places
-            if others or first.inside is not None or len(draft.outputs) >= MOST_STORES or draft.alone:
+            first = next(iter(places))
+            if draft.alone or len(draft.outputs) >= MOST_STORES or len({place.index for place in places}) > 1:
                 continue
             others = [other for other in wants if other is not draft]
             if any(other.after >> draft.number & 1 for other in others):
                 continue
             if self.is_own_index(draft, node, first.index) and self.fits(node, draft):
-                return draft, first
+                return draft, Place(first.index)
         return None, Place(())
 
     def fits(self, node: Node, draft: Draft) -> bool:
@@ -414,6 +416,14 @@ class _Sweep:
     def in_order(self) -> list[Draft]:
         """The drafts, those that others wait for first."""
         return sorted(self.drafts.values(), key=lambda draft: (-bin(draft.after).count("1"), -draft.number))
+
+
+def _is_reduced(node: Node, users: Mapping[Node, Sequence[Node]]) -> bool:
+    """Whether a reduction reads a node, which then is wanted at another index, too."""
+    return any(
+        user.op.name == "reduce" or (user.op.name in FREE and _is_reduced(user, users))
+        for user in users.get(node, ())
+    )
 
 
 def _high(size: SymInt) -> int:
