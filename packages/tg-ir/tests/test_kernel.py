@@ -222,7 +222,7 @@ BROKEN = {
     "no axis of the store": Kernel(
         "k", (X, Y), (), (Store(Y, 0, Part(Scan(MONOIDS["sum"](float32), I, (LOAD,)), 0), ()),)
     ),
-    "not where the same store writes it": Kernel(
+    "not where a store over the same axes writes it": Kernel(
         "k", (Z,), (), (Store(Z, I.index, Load.of(Z, 3 - I.index), (I,)),)
     ),
     "want one of '', 'set'": Kernel("k", (X, Y), (), (Store(Y, I.index, LOAD, (I,), combine="xor"),)),

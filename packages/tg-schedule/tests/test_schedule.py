@@ -107,7 +107,7 @@ KERNELS = {
         lambda: matmul(graph.cast(filled(X, float16), float32), graph.cast(filled(X.T, float16), float32)),
     ),
     "two matmuls": (2, lambda: matmul(matmul(filled(X), filled(X.T)), filled(X))),
-    "layer norm and matmul": (3, lambda: matmul(layer_norm(filled(X)), filled(X.T))),
+    "layer norm and matmul": (2, lambda: matmul(layer_norm(filled(X)), filled(X.T))),
     "convolution with epilogue": (1, lambda: e("abs", conv(filled(sample(3, 8, 8)), filled(sample(4, 3, 3, 3))))),
     "prefix sum": (1, lambda: graph.scan(e("neg", filled(X)), "sum", 1)),
     "gather with epilogue": (
@@ -284,3 +284,68 @@ def test_random_graph_equals_the_interpreter(seed: int) -> None:
     rng = random.Random(seed)
     roots = random_graph(rng, [sample(2, 3, 4, seed=seed), sample(3, 4, seed=seed + 1)])
     check(*roots, tolerance=1e-8)
+
+
+def donated(root: Node, buffer_of: Node, *more: Node) -> Scheduled:
+    """The program of roots, of which the first may be written over a buffer; it equals the interpreter."""
+    scheduled = schedule([root, *more], donate={root: buffer_of.value})
+    run(scheduled, [root, *more])
+    return scheduled
+
+
+def states(scheduled: Scheduled) -> int:
+    return len(scheduled.program.numbers("state"))
+
+
+def test_donated_input_read_at_the_same_element_is_written_over() -> None:
+    p, g, m = (filled(sample(6, 4, seed=seed)) for seed in range(3))
+    scheduled = donated(e("sub", p, e("mul", g, m)), p)
+    assert states(scheduled) == 1
+    assert scheduled.outputs[0] in scheduled.inputs
+    (kernel,) = scheduled.program.kernels
+    assert sorted(parameter.access for parameter in kernel.parameters) == ["read", "read", "update"]
+
+
+def test_optimiser_state_is_updated_in_one_kernel_that_reads_it_twice() -> None:
+    p, g, m = (filled(sample(6, 4, seed=seed)) for seed in range(3))
+    momentum = e("add", e("mul", m, m), g)
+    roots = [momentum, e("sub", p, momentum)]
+    scheduled = schedule(roots, donate={roots[0]: m.value, roots[1]: p.value})
+    run(scheduled, roots)
+    assert (states(scheduled), len(scheduled.program.kernels)) == (2, 1)
+
+
+def test_donated_input_read_elsewhere_is_kept() -> None:
+    x = filled(X)
+    assert states(donated(graph.flip(x, [0]), x)) == 0
+    assert states(donated(softmax(x), x)) == 0
+    assert states(donated(e("neg", x), x, x)) == 0
+
+
+def test_donated_input_is_written_over_after_its_last_reader() -> None:
+    x = filled(X)
+    total = matmul(x, graph.permute(x, (1, 0)))
+    scheduled = donated(e("neg", x), x, total)
+    assert states(scheduled) == 1
+    assert scheduled.program.steps[-1].buffers[0] == scheduled.outputs[0]
+
+
+def test_box_written_into_a_donated_input_touches_nothing_else() -> None:
+    cache, row = filled(X), filled(sample(1, 12))
+    position = Variable("position", 0, 15).bind(5)
+    written = graph.assign(cache, row, (position, 0))
+    scheduled = donated(written, cache, e("neg", written))
+    assert states(scheduled) == 1
+    (kernel, _) = scheduled.program.kernels
+    assert [axis.extent for axis in kernel.stores[0].axes] == [12]
+    x = filled(X)
+    assert states(donated(graph.assign(x, e("neg", graph.shrink(x, [(2, 5), (0, 12)])), (2, 0)), x)) == 1
+    x = filled(X)
+    assert states(donated(graph.assign(x, graph.shrink(x, [(0, 3), (0, 12)]), (2, 0)), x)) == 0
+
+
+def test_scatter_into_a_donated_input_leaves_its_base_alone() -> None:
+    base = filled(X)
+    index = filled(np.array([[3] * 12, [3] * 12]))
+    scheduled = donated(graph.scatter(base, index, filled(sample(2, 12)), 0, "sum"), base)
+    assert (states(scheduled), len(scheduled.program.kernels)) == (1, 1)

@@ -1,24 +1,40 @@
-"""Make kernels and steps of the groups of stored nodes.
+"""Make kernels and steps of drafts.
 
-*before*: groups in order. *after*: a program whose temporaries have no offsets yet.
+*before*: groups of drafts in order. *after*: a program whose temporaries have no offsets yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import sys
+from collections.abc import Collection, Iterable, Sequence
 
 from tg_ir.graph import Node
-from tg_ir.kernel import Axis, Kernel, Parameter, Reduce, Store, Value, roots, toposort
-from tg_ir.kernel import nodes as kernel_nodes
+from tg_ir.kernel import Axis, Kernel, Load, Loaded, Parameter, Reduce, Store, Value, roots, toposort
 from tg_ir.program import BufferSlot, Copy, Launch, Program, Step
-from tg_ir.symbolic import SymInt, Var, le, leaves, logical_and, lt, prod, variables
-from tg_schedule.lower import Lowering, flat_index, loaded_index
+from tg_ir.symbolic import SymInt, Var, le, leaves, logical_and, lt, prod, substitute, variables
+from tg_schedule.choose_stores import Choice, Draft
+from tg_schedule.lower import Lowering, loaded_index
+from tg_schedule.movement import flat_index
+from tg_schedule.places import behind_reshape, root_axes
+from tg_schedule.split_axes import expressions, split_axes
 
 __all__ = ["build_program"]
 
+Lowered = tuple[tuple[Axis, ...], SymInt, Value]
+"""Axes, flat index and value of something that is stored."""
+
 
 class _Builder:
-    def __init__(self, inputs: Sequence[Node], outputs: Sequence[Node]):
+    def __init__(
+        self,
+        inputs: Sequence[Node],
+        outputs: Sequence[Node],
+        groups: Sequence[Sequence[Draft]],
+        choice: Choice,
+    ):
+        self.choice = choice
+        self.last_reader = {node: draft for group in groups for draft in group for node in draft.loads}
         self.number: dict[Node, int] = {}
         self.slots: list[BufferSlot] = []
         self.kernels: list[Kernel] = []
@@ -27,108 +43,183 @@ class _Builder:
         for node in inputs:
             self.add(node, "input")
 
-    def add(self, node: Node, role: str) -> int:
+    def add(self, node: Node, role: str) -> None:
         self.number[node] = len(self.slots)
         self.slots.append(BufferSlot(node.dtype, prod(node.shape), node.device, role))
-        return self.number[node]
+
+    def add_result(self, node: Node, over: Node | None = None) -> None:
+        """Number what a kernel stores: like the input `over` that it is written over, or anew."""
+        if over is None:
+            self.add(node, "output" if node in self.outputs else "temporary")
+        else:
+            number = self.number[node] = self.number[over]
+            if self.slots[number].role == "input":
+                self.slots[number] = dataclasses.replace(self.slots[number], role="state")
 
     def parameter(self, node: Node, access: str = "read") -> Parameter:
         return Parameter(f"b{self.number[node]}", node.dtype, prod(node.shape), access)
 
-    def lowering(self, without: Iterable[Node]) -> Lowering:
-        left_out = set(without)
-        return Lowering({node: self.parameter(node) for node in self.number if node not in left_out})
+    def lowering(self, draft: Draft, updated: Iterable[Node] = ()) -> Lowering:
+        parameters = {n: self.parameter(n, "update" if n in updated else "read") for n in draft.loads}
+        return Lowering(parameters, self.choice.attention)
 
-    def launch(self, name: str, low: Lowering, stores: Sequence[Store], written: Sequence[Node]) -> None:
+    def launch(self, name: str, loaded: Iterable[Parameter], stores: Sequence[Store]) -> None:
         """Add a kernel of these stores and a step that launches it."""
+        stores = split_axes(stores)
         targets = list(dict.fromkeys(store.parameter for store in stores))
-        parameters = (*targets, *[p for p in low.loaded if p not in targets])
-        numbers = {f"b{number}": number for number in self.number.values()}
+        parameters = (*targets, *[p for p in loaded if p not in targets])
         kernel = Kernel(
             f"k{len(self.kernels)}_{name}", parameters, _scalars(parameters, stores), tuple(stores)
         )
         self.kernels.append(kernel)
-        self.steps.append(Launch(kernel.name, tuple([numbers[p.name] for p in parameters])))
+        self.steps.append(Launch(kernel.name, tuple([int(p.name[1:]) for p in parameters])))
 
-    def group(self, nodes: Sequence[Node]) -> None:
-        for node in nodes:
-            self.add(node, "output" if node in self.outputs else "temporary")
-        head = nodes[0]
+    def group(self, drafts: Sequence[Draft]) -> None:
+        """Add the kernels and steps of drafts that are launched together."""
+        outputs = [node for draft in drafts for node in draft.outputs]
+        head = outputs[0]
         if head.op.name == "copy":
+            self.add_result(head)
             self.steps.append(Copy(self.number[head], self.number[head.inputs[0]]))
-        elif head.op.name == "scatter":
-            self.scatter(head)
+        elif head.op.name == "scatter" or drafts[0].box:
+            self.write_into(head, drafts[0])
         else:
-            low = self.lowering(nodes)
-            axes, index = _axes(low, head.shape)
+            results, loaded = self.lower(drafts)
+            over = {}
+            for draft in drafts:
+                for node in draft.outputs:
+                    given = self.choice.over.get(node)
+                    candidates = self.dying(draft, node) if given is None else [given]
+                    for each in candidates:
+                        if each not in over.values() and _loads_only_there(
+                            self.parameter(each), results[node], results.values()
+                        ):
+                            over[node] = each
+                            break
+            if over:
+                results, loaded = self.lower(drafts, set(over.values()))
             stores = []
-            for node in nodes:
-                value = (
-                    low.scan(node, index, axes[node["axis"]])
-                    if node.op.name == "scan"
-                    else low.pull(node, index)
-                )
-                stores.append(
-                    Store(self.parameter(node, "write"), flat_index(index, node.shape), value, axes)
-                )
-            self.launch("_".join(dict.fromkeys(node.op.name for node in nodes)), low, stores, nodes)
+            for node, (axes, index, value) in results.items():
+                self.add_result(node, over.get(node))
+                updated = self.parameter(node, "update")
+                target = updated if updated in loaded else self.parameter(node, "write")
+                stores.append(Store(target, index, value, axes))
+            self.launch("_".join(list(dict.fromkeys([node.op.name for node in outputs]))[:4]), loaded, stores)
 
-    def scatter(self, node: Node) -> None:
-        """The base first, then the updates into it."""
-        base, index, source = node.inputs
-        low = self.lowering([node])
-        axes, place = _axes(low, base.shape)
-        store = Store(
-            self.parameter(node, "write"), flat_index(place, base.shape), low.pull(base, place), axes
-        )
-        self.launch("scatter_base", low, [store], [node])
-        low = self.lowering([node])
-        axes, place = _axes(low, index.shape)
-        axis, kind = node.attrs
-        row = loaded_index(low.pull(index, place))
-        inside = logical_and(le(0, row), lt(row, base.shape[axis]))
-        target = flat_index((*place[:axis], row, *place[axis + 1 :]), base.shape)
-        update = Store(self.parameter(node, "update"), target, low.pull(source, place), axes, inside, kind)
-        self.launch("scatter", low, [update], [node])
+    def dying(self, draft: Draft, node: Node) -> list[Node]:
+        """The temporaries of a node's size that only its kernel still reads."""
+        if node in self.outputs:
+            return []
+        slots = [
+            (each, self.slots[self.number[each]]) for each in draft.loads if self.last_reader[each] is draft
+        ]
+        own = (node.dtype, prod(node.shape), node.device, "temporary")
+        return [each for each, slot in slots if (slot.dtype, slot.size, slot.device, slot.role) == own]
+
+    def lower(
+        self, drafts: Sequence[Draft], updated: Collection[Node] = ()
+    ) -> tuple[dict[Node, Lowered], dict[Parameter, None]]:
+        """What each output is, and the parameters that are loaded."""
+        results: dict[Node, Lowered] = {}
+        loaded: dict[Parameter, None] = {}
+        first = 0
+        for draft in drafts:
+            low = self.lowering(draft, updated)
+            axes = _axes(draft.sizes, first)
+            names = {old.index: new.index for old, new in zip(_axes(draft.sizes), axes, strict=True)}
+            first += len(axes)
+            for node, place in draft.outputs.items():
+                index = tuple([substitute(i, names) for i in place])
+                value = low.scan(node, index, axes) if node.op.name == "scan" else low.pull(node, index)
+                results[node] = axes, flat_index(index, node.shape), value
+            loaded |= low.loaded
+        return results, loaded
+
+    def write_into(self, node: Node, draft: Draft) -> None:
+        """A scatter or a box: the base first, where it is not there already, then what is written into it."""
+        base, over = node.inputs[0], self.choice.over.get(node)
+        write = _scattered if node.op.name == "scatter" else _boxed
+        low = self.lowering(draft)
+        result, _, combine = write(low, node)
+        if over is not None and behind_reshape(base) is over:
+            given = self.parameter(over)
+            if given not in low.loaded or (not combine and _loads_only_there(given, result, [result])):
+                low = self.lowering(draft, {over})
+            else:
+                over = None
+        else:
+            over = None
+        self.add_result(node, over)
+        if over is None:
+            sizes, place = root_axes(base)
+            from_base = self.lowering(draft)
+            inside = behind_reshape(base)
+            if inside in self.number:
+                from_base.parameters = {**from_base.parameters, inside: self.parameter(inside)}
+            value = from_base.pull(base, place)
+            store = Store(self.parameter(node, "write"), flat_index(place, base.shape), value, _axes(sizes))
+            self.launch(f"{node.op.name}_base", from_base.loaded, [store])
+        (axes, index, value), guard, combine = write(low, node)
+        updated = self.parameter(node, "update")
+        target = updated if combine or updated in low.loaded else self.parameter(node, "write")
+        self.launch(node.op.name, low.loaded, [Store(target, index, value, axes, guard, combine)])
 
 
-def _axes(low: Lowering, shape: Sequence[SymInt]) -> tuple[tuple[Axis, ...], tuple[SymInt, ...]]:
-    axes = tuple([low.axis("i", size) for size in shape])
-    return axes, tuple([axis.index for axis in axes])
+def _scattered(low: Lowering, node: Node) -> tuple[Lowered, SymInt, str]:
+    """What a scatter writes into its base, under which guard, and how it is combined."""
+    base, index, source = node.inputs
+    sizes, place = root_axes(index)
+    axis, kind = node.attrs
+    row = loaded_index(low.pull(index, place))
+    inside = logical_and(le(0, row), lt(row, base.shape[axis]))
+    target = flat_index((*place[:axis], row, *place[axis + 1 :]), base.shape)
+    return (_axes(sizes), target, low.pull(source, place)), inside, kind
 
 
-def _expressions(parameters: Iterable[Parameter], stores: Sequence[Store]) -> Iterable[SymInt]:
-    yield from [parameter.size for parameter in parameters]
-    for store in stores:
-        yield from (store.index, store.guard, *[axis.extent for axis in store.axes])
-    for value in toposort(roots(stores)):
-        yield from _of_value(value)
+def _boxed(low: Lowering, node: Node) -> tuple[Lowered, SymInt, str]:
+    """What an assign writes into its base."""
+    base, source = node.inputs
+    sizes, place = root_axes(source)
+    target = [i + start for i, start in zip(place, node["offsets"], strict=True)]
+    return (_axes(sizes), flat_index(target, base.shape), low.pull(source, place)), 1, ""
 
 
-def _of_value(value: Value) -> tuple[SymInt, ...]:
-    match value:
-        case kernel_nodes.Load():
-            return (value.index, value.guard)
-        case kernel_nodes.Index():
-            return (value.expr,)
-        case Reduce():
-            return tuple([axis.extent for axis in value.axes])
-    return ()
+def _loads_only_there(parameter: Parameter, own: Lowered, results: Iterable[Lowered]) -> bool:
+    """Whether a buffer is loaded only at the very point at which `own` would write it."""
+    for axes, index, value in results:
+        sources = [leaf.source for leaf in leaves(index) if isinstance(leaf, Loaded)]
+        for each in toposort([value, *sources]):
+            mine = isinstance(each, Load) and each.parameter == parameter
+            if mine and (axes != own[0] or each.index != own[1]):
+                return False
+    return True
+
+
+def _axes(sizes: Sequence[SymInt], first: int = 0) -> tuple[Axis, ...]:
+    return tuple([Axis(f"i{number}", size) for number, size in enumerate(sizes, first)])
 
 
 def _scalars(parameters: Iterable[Parameter], stores: Sequence[Store]) -> tuple[Var, ...]:
     """The variables that are no axes, in order of name."""
+    values = toposort(roots(stores))
     axes = {axis.index for store in stores for axis in store.axes}
-    axes |= {axis.index for v in toposort(roots(stores)) if isinstance(v, Reduce) for axis in v.axes}
-    found = {leaf for e in _expressions(parameters, stores) for leaf in leaves(e) if isinstance(leaf, Var)}
-    return tuple(sorted(found - axes, key=lambda var: var.name))
+    axes |= {axis.index for value in values if isinstance(value, Reduce) for axis in value.axes}
+    found = dict.fromkeys([*[parameter.size for parameter in parameters], *expressions(stores, values)])
+    variables = {leaf for expr in found for leaf in leaves(expr) if isinstance(leaf, Var)}
+    return tuple(sorted(variables - axes, key=lambda var: var.name))
 
 
 def build_program(
-    name: str, inputs: Sequence[Node], outputs: Sequence[Node], groups: Sequence[Sequence[Node]]
+    name: str,
+    inputs: Sequence[Node],
+    outputs: Sequence[Node],
+    groups: Sequence[Sequence[Draft]],
+    choice: Choice,
 ) -> tuple[Program, dict[Node, int]]:
     """The program, and the number of each stored node's buffer."""
-    builder = _Builder(inputs, outputs)
+    # lowering recurses along chains of operations, which may be some hundred long
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 20_000))
+    builder = _Builder(inputs, outputs, groups, choice)
     for group in groups:
         builder.group(group)
     scalars = {var for kernel in builder.kernels for var in kernel.scalars}

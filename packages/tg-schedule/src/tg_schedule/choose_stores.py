@@ -1,247 +1,430 @@
-"""Decide which nodes to store. All others are computed where they are used, as part of a kernel that stores.
+"""Decide which nodes to store and which kernel does it. All others are computed where they are used.
 
-A node is stored because it must be (a root; the result of an operation that writes elsewhere than at its own index) or
-because computing it where it is used would cost more than a store and a load. To tell, every stored node's kernel is
-walked as lowering will pull it, with the set of the kernel's axes that each dimension depends on:
+One sweep from the roots down. When a node's turn comes, every place that wants it is known: which kernels, at which
+index, within which reductions. It is stored if it must be (a root; what an operation that writes elsewhere reads) or
+if a store and a load cost less than computing it at all those places; else its inputs are wanted there in turn.
 
-- A reduction is repeated if its index depends on axes of more points than it has elements (a sliding window, an axis
-  that it was expanded along inside another reduction), or if two kernels want it, or if it stands inside another
-  reduction that runs over axes it does not depend on: then one loop nest cannot share it.
-- Anything else is repeated if its cost times the repetitions exceeds that of a store and a load.
+- Kernels over the same axes that want a node at the same index become one, if neither waits for the other.
+- A stored node that some kernel computes at that kernel's own index is one more output of it: the end of a chain, and
+  on the way what others need.
+- A reduction is computed once: not by several kernels, at several indices or for more points than it has elements, not
+  in a reduction over axes that it does not depend on. A contraction is not computed within other loops at all, but for
+  sums of it (the gradient of a window) and the scores of attention.
 
-*before*: nothing but the roots is known to be stored. *after*: a set of nodes, each pulled from others of the set.
+*before*: nothing but the roots is known to be stored. *after*: kernels, users after what they use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from math import prod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tg_ir.graph import Node, toposort
-from tg_ir.symbolic import SymInt, bounds
-from tg_schedule.group_kernels import WRITERS, group_kernels
+from tg_ir.symbolic import SymInt, prod
+from tg_schedule.find_attention import Attention, find_attention
+from tg_schedule.movement import MOVED, Indices, flat_index
+from tg_schedule.places import FREE, Place, Places, behind_reshape, count, root_axes
 
-__all__ = ["choose_stores"]
+__all__ = ["Choice", "Draft", "choose_stores"]
 
 STORE_COST = 12
-"""What a store and a load cost, in units of a simple operation."""
+"""What a store and a load cost, in units of a simple operation; and the dearest prologue of a contraction's operand."""
 
-_COSTS = {
-    "exp": 8, "exp2": 6, "expm1": 12, "log": 8, "log2": 8, "log1p": 12, "sin": 10, "cos": 10, "atan": 12, "tanh": 12,
-    "erf": 16, "pow": 20, "sqrt": 4, "div": 4, "floordiv": 6, "mod": 6, "gather": 4,
-}  # fmt: skip
-_FREE = frozenset({
-    "reshape", "permute", "expand", "shrink", "flip", "window", "const", "buffer", "cast", "bitcast", "iota",
-})  # fmt: skip
+FEW_ROWS, LARGE = 64, 1 << 14
+"""A reduction of more than LARGE elements to fewer than FEW_ROWS is a kernel of its own: inside another it would leave
+the machine idle."""
 
-FEW_ROWS = 8
-"""A reduction to fewer elements than this is a kernel of its own: inside another it would leave the machine idle."""
+MOST_SUMMED = 128
+"""Of how many contractions an element may be the sum: windows are small."""
 
 MOST_PLACES = 4
 """How many index functions a node is computed at within one kernel, at the most: they multiply along a chain."""
 
-Deps = tuple[frozenset[int], ...]
+MOST_STORES, MOST_BUFFERS, MOST_OPERATIONS = 16, 48, 400
+"""The size of a kernel, at the most."""
+
+_COSTS = {
+    "exp": 8, "exp2": 6, "expm1": 12, "log": 8, "log2": 8, "log1p": 12, "sin": 10, "cos": 10, "atan": 12, "tanh": 12,
+    "erf": 16, "pow": 20, "sqrt": 4, "div": 4, "floordiv": 6, "mod": 6, "gather": 4, "pad": 0.2,
+}  # fmt: skip
+
+WRITERS = frozenset({"scan", "scatter", "copy"})
+"""Operations whose kernels are no plain map from index to value, and store nothing else."""
+
+
+@dataclass(eq=False, slots=True)
+class Draft:
+    """A kernel to be: what it stores, each at an index over axes of `sizes`."""
+
+    number: int
+    sizes: tuple[SymInt, ...]
+    device: str
+    alone: bool = False
+    box: bool = False
+    outputs: dict[Node, Indices] = field(default_factory=dict)
+    loads: dict[Node, None] = field(default_factory=dict)
+    after: int = 0  # the numbers, as bits, of the kernels that wait for it
+    waits: list[Draft] = field(default_factory=list)  # for what reads memory that it writes over
+    contraction: Node | None = None
+    reduces: bool = False
+    operations: int = 0
+    part_of: Draft | None = None  # the kernel that it has become part of
+
+    def whole(self) -> Draft:
+        """The kernel that it is part of by now."""
+        draft = self
+        while draft.part_of is not None:
+            draft = draft.part_of
+        return draft
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Kernels, those that others wait for first; sums that are attention; inputs that roots are written over."""
+
+    drafts: list[Draft]
+    attention: dict[Node, Attention]
+    over: dict[Node, Node]
+
+
+def choose_stores(roots: Sequence[Node], donate: Mapping[Node, Node] | None = None) -> Choice:
+    """What to store. `donate`: inputs by the root that may be written over them."""
+    sweep = _Sweep(roots, donate or {})
+    for node in reversed(sweep.order):
+        sweep.decide(node)
+    over = sweep.written_over()
+    return Choice(sweep.in_order(), sweep.attention, over)
+
+
+class _Sweep:
+    def __init__(self, roots: Sequence[Node], donate: Mapping[Node, Node]):
+        self.donate = donate
+        self.order = toposort(roots)
+        self.places = Places()
+        self.must = set(roots)
+        for node in self.order:
+            if node.op.name in WRITERS:
+                self.must.add(node)
+            if node.op.name == "copy":
+                self.must.add(node.inputs[0])
+        self.counts = {node: count(node) for node in self.order}
+        self.ends = self.ends_of_reductions()
+        self.costs = self.element_costs()
+        self.attention = find_attention(self.order, self.must)
+        self.drafts: dict[int, Draft] = {}
+        self.wants: dict[Node, dict[Draft, dict[Place, None]]] = {}
+        self.latest: dict[tuple[str, tuple[SymInt, ...]], Draft] = {}
+        self.made = 0
+
+    # ---- what is known of the graph before the sweep
+
+    def element_costs(self) -> dict[Node, float]:
+        """Operations to compute one element of each node, down to what may be stored: buffers, reductions with their ends.
+
+        What is repeated along axes counts for its share, and as half a load.
+        """
+        costs: dict[Node, float] = {}
+        last = {reduction: end for end, reduction in self.ends.items() if self.places.contraction(reduction)}
+        kept = {*self.must, *last.values()}
+        for node in self.order:
+            name = node.op.name
+            below = sum([1 if source in kept else costs[source] for source in node.inputs])
+            if name in ("const", "iota"):
+                costs[node] = 0
+            elif name in ("reduce", "buffer") or name in WRITERS:
+                costs[node] = 1
+            elif name == "expand" and below:
+                costs[node] = 0.5 + below * self.counts[node.inputs[0]] / max(self.counts[node], 1)
+            else:
+                costs[node] = min(below + (0 if name in FREE else _COSTS.get(name, 1)), 10_000)
+        return costs
+
+    def ends_of_reductions(self) -> dict[Node, Node]:
+        """The nodes of a reduction's size through which everything goes that uses it, its epilogue, with it."""
+        users: dict[Node, list[Node]] = {}
+        next_: dict[Node, Node | None] = {}  # the nearest node through which all users go
+        depth: dict[Node | None, int] = {None: 0}
+        for node in reversed(self.order):
+            meet: Node | None = None
+            if node not in self.must or node.op.name in WRITERS:
+                first, *rest = users.get(node) or [None]
+                meet = first
+                for other in rest:
+                    while meet is not other:
+                        if depth[meet] >= depth[other]:
+                            meet = next_[meet]
+                        else:
+                            other = next_[other]
+            next_[node], depth[node] = meet, depth[meet] + 1
+            for source in node.inputs:
+                users.setdefault(source, []).append(node)
+        ends: dict[Node, Node] = {}
+        for node in self.order:
+            if node.op.name == "reduce":
+                last, end = node, next_[node]
+                while end is not None and end not in ends and self.counts[end] == self.counts[node]:
+                    if not (end.op.elementwise or end.op.name in FREE) or _is_reduced(last, users):
+                        break
+                    ends[end] = node
+                    last, end = end, next_[end]
+        return ends
+
+    # ---- the sweep
+
+    def decide(self, node: Node) -> None:
+        """Store the node, or have its inputs wanted instead; all that wants it is known."""
+        wants: dict[Draft, dict[Place, None]] = {}
+        for draft, places in self.wants.pop(node, {}).items():
+            wants.setdefault(draft.whole(), {}).update(places)
+        if node not in self.must and (node.op.name == "const" or not wants):
+            return
+        if len(wants) > 1 and node.op.name not in MOVED:
+            wants = self.join(wants)
+        if node.op.name == "buffer":
+            for draft in wants:
+                draft.loads.setdefault(node)
+        elif node in self.must or (node.op.name not in FREE and self.is_costly(node, wants)):
+            self.store(node, wants)
+        else:
+            for draft, places in wants.items():
+                self.inline(node, draft, places)
+
+    def inline(self, node: Node, draft: Draft, places: Iterable[Place]) -> None:
+        """The draft computes the node: it wants its inputs."""
+        draft.operations += node.op.name not in FREE
+        attention = self.attention.get(node)
+        for place in places:
+            if attention is not None:
+                draft.contraction = node
+                inner = self.places.reduced(node, place)
+                self.want(
+                    attention.scores, draft, Place(attention.place(inner.index), inner.inside, "online")
+                )
+                self.want(attention.values, draft, inner)
+                continue
+            if node.op.name == "reduce":
+                draft.reduces = True
+                if self.places.contraction(node):
+                    draft.contraction = node
+            for source, inner in self.places.sources(node, place):
+                self.want(source, draft, inner)
+
+    def want(self, node: Node, draft: Draft, place: Place) -> None:
+        self.wants.setdefault(node, {}).setdefault(draft, {})[place] = None
+
+    def is_costly(self, node: Node, wants: dict[Draft, dict[Place, None]]) -> bool:
+        """Whether to compute the node where it is wanted costs more than a store and a load."""
+        if any(draft.operations >= MOST_OPERATIONS for draft in wants):
+            return True
+        if node.op.name == "reduce":
+            return len(wants) > 1 or not all(self.reduces_well(node, *item) for item in wants.items())
+        elements, cost, over = max(self.counts[node], 1), self.costs[node], 0.0
+        for places in wants.values():
+            points = 0
+            if len({place.index for place in places}) > MOST_PLACES:
+                return True
+            for place in places:
+                need = self.places.need(place.index)
+                if place.loop == "contraction" and cost > STORE_COST:
+                    return True
+                if place.loop == "fold":
+                    need |= place.inside
+                points += self.places.points(need)
+            over += (cost - 1) * points / elements  # a load instead would cost 1
+        if node in self.ends:
+            below = self.ends[node]
+            if len(wants) > 1 or not all(self.reduces_well(below, *item) for item in wants.items()):
+                return True
+        return over - (cost - 1) > STORE_COST and cost > 1
+
+    def reduces_well(self, node: Node, draft: Draft, places: dict[Place, None]) -> bool:
+        """Whether a reduction that one kernel wants is better computed there than stored."""
+        if len({place.index for place in places}) > 1:
+            return False
+        elements, read = self.counts[node], self.counts[node.inputs[0]]
+        contraction = self.places.contraction(node) or node in self.attention
+        for place in places:
+            need = self.places.need(place.index)
+            points = self.places.points(need)
+            whole = points == self.kernel_points(draft) and place.inside is None
+            if draft.alone and node["kind"] == "sum":
+                return False
+            if contraction and not (whole or place.loop in ("linear", "online")):
+                return False
+            if contraction and draft.contraction is not None and place.loop != "online":
+                return False
+            if place.loop == "linear":
+                if node["kind"] != "sum" or points > min(
+                    4 * elements, MOST_SUMMED * self.places.points(place.inside)
+                ):
+                    return False
+            elif points > elements:
+                return False
+            if place.loop not in ("", "online") and not place.inside <= need:
+                return False
+            if read > LARGE and not whole and place.loop not in ("linear", "online"):
+                rows = elements if place.inside is None else self.places.points(place.inside)
+                if rows < FEW_ROWS:
+                    return False
+        return True
+
+    def kernel_points(self, draft: Draft) -> int:
+        return max([self.counts[node] for node in draft.outputs])
+
+    # ---- kernels
+
+    def store(self, node: Node, wants: dict[Draft, dict[Place, None]]) -> None:
+        """Give the node memory, and a kernel that computes it."""
+        after = 0
+        for draft in wants:
+            draft.loads.setdefault(node)
+            after |= draft.after | 1 << draft.number
+        draft, place = self.home(node, wants)
+        if draft is None:
+            draft, place = self.new_draft(node)
+        else:
+            after &= ~(1 << draft.number)
+            del draft.loads[node]
+        draft.outputs[node] = place.index
+        self.order_before(draft, after)
+        if node.op.name == "scatter":
+            for source in node.inputs:
+                self.want(source, draft, Place(root_axes(source)[1]))
+        elif self.is_box(node):
+            self.want(node.inputs[1], draft, Place(root_axes(node.inputs[1])[1]))
+        elif node.op.name == "copy":
+            self.want(node.inputs[0], draft, place)
+        else:
+            self.inline(node, draft, [place])
+
+    def is_box(self, node: Node) -> bool:
+        """Whether the node is a box written into an input that it may write over: only the box is computed then."""
+        given = self.donate.get(node)
+        return node.op.name == "assign" and given is not None and behind_reshape(node.inputs[0]) is given
+
+    def new_draft(self, node: Node) -> tuple[Draft, Place]:
+        sizes, index = root_axes(node)
+        box = self.is_box(node)
+        draft = Draft(self.made, sizes, node.device, alone=box or node.op.name in WRITERS, box=box)
+        self.drafts[self.made] = draft
+        self.made += 1
+        return draft, Place(index)
+
+    def order_before(self, draft: Draft, after: int) -> None:
+        """The draft, and all that it waits for, come before the drafts `after`."""
+        if after & ~draft.after:
+            draft.after |= after
+            bit = 1 << draft.number
+            for other in self.drafts.values():
+                if other.after & bit:
+                    other.after |= after
+
+    def home(self, node: Node, wants: dict[Draft, dict[Place, None]]) -> tuple[Draft | None, Place]:
+        """A kernel among those that want the node that has the value of each element at hand."""
+        if node.op.name in WRITERS or self.is_box(node):
+            return None, Place(())
+        for draft, places in wants.items():
+            first = next(iter(places))
+            if draft.alone or len(draft.outputs) >= MOST_STORES or len({place.index for place in places}) > 1:
+                continue
+            others = [other for other in wants if other is not draft]
+            if any(other.after >> draft.number & 1 for other in others):
+                continue
+            if self.is_own_index(draft, node, first.index) and self.fits(node, draft):
+                return draft, Place(first.index)
+        return None, Place(())
+
+    def fits(self, node: Node, draft: Draft) -> bool:
+        """Whether a kernel that stores the node would compute it there too."""
+        if node.op.name != "reduce":
+            return True
+        return draft.contraction is None or not self.places.contraction(node)
+
+    def is_own_index(self, draft: Draft, node: Node, index: Indices) -> bool:
+        """Whether the index runs over every element of the node once, in some order of the kernel's axes."""
+        if self.counts[node] != self.kernel_points(draft):
+            return False
+        sizes, own = root_axes(node)
+        if len(sizes) == len(draft.sizes):
+            used = [i for i in index if type(i) is not int]
+            if {*used} == {i for i in own if type(i) is not int} and len(used) == len(sizes):
+                return all(
+                    type(i) is int or i.high + 1 == _high(n) for i, n in zip(index, node.shape, strict=True)
+                )
+        head, at = next(iter(draft.outputs.items()))
+        return flat_index(index, node.shape) == flat_index(at, head.shape)
+
+    def join(self, wants: dict[Draft, dict[Place, None]]) -> dict[Draft, dict[Place, None]]:
+        """Make one kernel of those over the same axes that want the same element."""
+        kept: dict[Draft, dict[Place, None]] = {}
+        for draft, places in wants.items():
+            for other in kept:
+                if self.may_join(other, draft) and any(
+                    a.index == b.index for a in kept[other] for b in places
+                ):
+                    self.absorb(other, draft)
+                    kept[other].update(places)
+                    break
+            else:
+                kept[draft] = places
+        return kept
+
+    def may_join(self, a: Draft, b: Draft) -> bool:
+        return (
+            a.sizes == b.sizes
+            and a.device == b.device
+            and not (a.alone or b.alone)
+            and a.contraction is None
+            and b.contraction is None
+            and not (a.after >> b.number & 1 or b.after >> a.number & 1)
+            and len(a.outputs) + len(b.outputs) <= MOST_STORES
+            and len(a.loads) + len(b.loads) <= MOST_BUFFERS
+        )
+
+    def absorb(self, draft: Draft, other: Draft) -> None:
+        """What `other` stores and wants is `draft`'s."""
+        draft.outputs |= other.outputs
+        draft.loads |= other.loads
+        draft.reduces |= other.reduces
+        draft.operations += other.operations
+        del self.drafts[other.number]
+        draft.after |= other.after
+        bits = 1 << draft.number | 1 << other.number
+        for each in self.drafts.values():
+            if each.after & bits:
+                each.after |= bits | draft.after
+        other.part_of = draft
+
+    def written_over(self) -> dict[Node, Node]:
+        """The donated inputs that roots can be written over, as far as the order of kernels goes."""
+        over: dict[Node, Node] = {}
+        makers = {node: draft for draft in self.drafts.values() for node in draft.outputs}
+        for root, given in self.donate.items():
+            like = root.dtype is given.dtype and root.device == given.device
+            if not like or prod(root.shape) != prod(given.shape) or root not in makers or given in self.must:
+                continue
+            draft = makers[root]
+            readers = [each for each in self.drafts.values() if given in each.loads and each is not draft]
+            if given in over.values() or any(draft.after >> each.number & 1 for each in readers):
+                continue
+            for each in readers:
+                self.order_before(each, draft.after | 1 << draft.number)
+            draft.waits += readers
+            over[root] = given
+        return over
+
+    def in_order(self) -> list[Draft]:
+        """The drafts, those that others wait for first."""
+        return sorted(self.drafts.values(), key=lambda draft: (-bin(draft.after).count("1"), -draft.number))
+
+
+def _is_reduced(node: Node, users: Mapping[Node, Sequence[Node]]) -> bool:
+    """Whether a reduction reads a node, which then is wanted at another index, too."""
+    return any(
+        user.op.name == "reduce" or (user.op.name in FREE and _is_reduced(user, users))
+        for user in users.get(node, ())
+    )
 
 
 def _high(size: SymInt) -> int:
-    return bounds(size)[1]
-
-
-def choose_stores(roots: Sequence[Node]) -> list[Node]:
-    """The nodes to store, in the order in which they can be computed; input buffers are not among them."""
-    order = toposort(roots)
-    stored = {node for node in roots if node.op.name != "buffer"}
-    for node in order:
-        if node.op.name in WRITERS:
-            stored.add(node)
-        if node.op.name == "copy":
-            stored.update(source for source in node.inputs if source.op.name != "buffer")
-    while True:
-        more = _too_costly(order, stored)
-        if not more:
-            return [node for node in order if node in stored]
-        stored |= more
-
-
-class _Walk:
-    """One kernel, walked as it will be pulled."""
-
-    def __init__(self, stored: set[Node]):
-        self.stored = stored
-        self.extent: list[int] = []  # of each axis
-        self.visits: dict[
-            Node, dict[int, frozenset[int]]
-        ] = {}  # for each place that wants it, the axes there
-        self.bad: set[Node] = set()
-        self.places: dict[
-            tuple[int, Node, int], int
-        ] = {}  # a way through movement from the store: one index function
-
-    def axes(self, shape: Iterable[SymInt]) -> Deps:
-        made = []
-        for size in shape:
-            made.append(frozenset({len(self.extent)}) if _high(size) > 1 else frozenset())
-            self.extent.append(_high(size))
-        return tuple(made)
-
-    def points(self, axes: frozenset[int]) -> int:
-        return prod(self.extent[axis] for axis in axes)
-
-    def visit(self, node: Node, deps: Deps, inside: frozenset[int] | None, place: int = 0) -> None:
-        """`inside`: the axes that the reductions around depend on, None outside of any."""
-        visits = self.visits.setdefault(node, {})
-        if node in self.stored or node.op.name == "buffer" or place in visits or node in self.bad:
-            return
-        need = visits[place] = frozenset().union(*deps)
-        if len(visits) > MOST_PLACES and node.op.name not in _FREE:
-            self.bad.add(node)
-            return
-        if node.op.name == "reduce":
-            elements = _high_count(node)
-            moved = any(other != need for other in visits.values())
-            alone = elements < FEW_ROWS and _high_count(node.inputs[0]) > 4096 and place
-            apart = inside is not None and not inside <= need
-            if moved or self.points(need) > elements or apart or alone:
-                self.bad.add(node)
-                return
-            inside = need if inside is None else inside
-        for position, (source, inner) in enumerate(self.sources(node, deps)):
-            still = node.op.elementwise or node.op.name in ("cast", "bitcast")
-            self.visit(source, inner, inside, place if still else self.place(node, position, place))
-
-    def place(self, node: Node, position: int, before: int = 0) -> int:
-        """The index function of an input of `node`, itself wanted at the index function `before`."""
-        return self.places.setdefault((before, node, position), len(self.places) + 1)
-
-    def sources(self, node: Node, deps: Deps) -> list[tuple[Node, Deps]]:
-        """Each input with what its dimensions depend on."""
-        name = node.op.name
-        first = node.inputs[0] if node.inputs else None
-        if name == "reshape":
-            return [(first, _regroup(deps, node.shape, first.shape))]
-        if name == "permute":
-            inner: list[frozenset[int]] = [frozenset()] * len(deps)
-            for axis, dep in zip(node["order"], deps, strict=True):
-                inner[axis] = dep
-            return [(first, tuple(inner))]
-        if name == "expand":
-            tail = deps[len(deps) - len(first.shape) :]
-            return [
-                (first, tuple([frozenset() if n == 1 else d for d, n in zip(tail, first.shape, strict=True)]))
-            ]
-        if name == "window":
-            inner = list(deps[:-1])
-            inner[node["axis"]] |= deps[-1]
-            return [(first, tuple(inner))]
-        if name == "pad":
-            return [(first, deps), (node.inputs[1], ())]
-        if name == "reduce":
-            inner = list(deps)
-            for axis in node["axes"]:
-                inner.insert(axis, self.axes([first.shape[axis]])[0])
-            return [(first, tuple(inner))]
-        if name == "assign":
-            return [(source, deps) for source in node.inputs]
-        if name == "gather":
-            everything = frozenset().union(*deps)
-            inner = [everything if axis == node["axis"] else dep for axis, dep in enumerate(deps)]
-            return [(first, tuple(inner)), (node.inputs[1], deps)]
-        return [(source, deps) for source in node.inputs]
-
-
-def _high_count(node: Node) -> int:
-    return prod(_high(size) for size in node.shape)
-
-
-def _regroup(deps: Deps, shape: Sequence[SymInt], inner: Sequence[SymInt]) -> Deps:
-    """Dependencies through a reshape: within the smallest groups of dimensions whose products agree."""
-    result: list[frozenset[int]] = []
-    i = j = 0
-    while j < len(inner):
-        start_i, start_j = i, j
-        left, right = 1, inner[j]
-        j += 1
-        while left != right and i < len(shape):
-            left = left * shape[i]
-            i += 1
-            while j < len(inner) and _smaller(right, left):
-                right = right * inner[j]
-                j += 1
-        if left != right:
-            i = len(shape)
-            j = len(inner)
-        group = frozenset().union(*deps[start_i:i])
-        result += [frozenset() if _high(size) == 1 else group for size in inner[start_j:j]]
-    return tuple(result)
-
-
-def _smaller(a: SymInt, b: SymInt) -> bool:
-    return _high(a) < _high(b)
-
-
-def _too_costly(order: Sequence[Node], stored: set[Node]) -> set[Node]:
-    """Nodes that some kernel would repeat at too high a cost, or that several kernels would.
-
-    Of a chain of them only the last: once it is stored, those before it are wanted in one place.
-    """
-    kernels: dict[Node, set[int]] = {}
-    bad: set[Node] = set()
-    within, across = _element_costs(order, stored, 1), _element_costs(order, stored, 1000)
-    for number, group in enumerate(group_kernels([node for node in order if node in stored])):
-        walk = _Walk(stored - set(group))
-        _walk_group(walk, group)
-        bad |= walk.bad
-        for used, places in walk.visits.items():
-            if used in stored or used.op.name == "buffer":
-                continue
-            kernels.setdefault(used, set()).add(number)
-            times = sum(map(walk.points, places.values())) / max(1, _high_count(used))
-            if used.op.name != "reduce" and times > 1 and within[used] * (times - 1) > STORE_COST:
-                bad.add(used)
-    for used, users in kernels.items():
-        if len(users) > 1 and across[used] * (len(users) - 1) > STORE_COST:
-            bad.add(used)
-    bad -= stored
-    last = {source for node in order if node not in bad for source in node.inputs if source in bad}
-    for found in (last, {_behind(node) for node in last}, bad):
-        more = {node for node in found if node.op.name not in _FREE} - stored
-        if more:
-            return more
-    return set()
-
-
-def _behind(node: Node) -> Node:
-    """What movement and casts of one input move."""
-    while node.op.name in _FREE and node.inputs:
-        node = node.inputs[0]
-    return node
-
-
-def _walk_group(walk: _Walk, group: Sequence[Node]) -> None:
-    """Walk the kernel that stores these nodes, from each of them down."""
-    head = group[0]
-    if head.op.name == "scatter":
-        for part in head.inputs:
-            walk.visit(part, walk.axes(part.shape), None, walk.place(head, head.inputs.index(part)))
-        return
-    if head.op.name == "copy":
-        return
-    deps = walk.axes(head.shape)
-    for node in group:
-        walk.visit(node, deps, None)
-
-
-def _element_costs(order: Sequence[Node], stored: set[Node], reduction: int) -> dict[Node, int]:
-    """Operations to compute one element of each node, down to what is stored, with `reduction` for a reduction.
-
-    Within a kernel a reduction is kept for the points that share it; another kernel would compute it again.
-    """
-    costs: dict[Node, int] = {}
-    for node in order:
-        own = 0 if node.op.name in _FREE else _COSTS.get(node.op.name, 1)
-        below = sum(
-            1 if source in stored or source.op.name == "buffer" else costs[source] for source in node.inputs
-        )
-        own, below = (reduction, 0) if node.op.name == "reduce" else (own, below)
-        costs[node] = min(own + below, 10_000)
-    return costs
+    return size if type(size) is int else size.high

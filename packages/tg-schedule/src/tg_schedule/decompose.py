@@ -21,15 +21,31 @@ __all__ = ["decompose"]
 def decompose(roots: Sequence[Node]) -> list[Node]:
     """The graph without the operations of `RULES`."""
     new: dict[Node, Node] = {}
-    for node in graph.toposort(roots):
+    order = graph.toposort(roots)
+    shares = dict(filter(None, map(_share, order)))
+    for node in order:
         inputs = tuple([new[source] for source in node.inputs])
-        if node.op.name in RULES:
+        if node.op.name == "mul" and node.inputs[1] in shares and shares[node.inputs[1]] in new:
+            share = new[shares[node.inputs[1]]]
+            new[node] = graph.apply("mul", inputs[0], graph.apply("mul", share, share.inputs[1]))
+        elif node.op.name in RULES:
             new[node] = RULES[node.op.name](node, inputs)
         elif inputs == node.inputs:
             new[node] = node
         else:
             new[node] = graph.make(node.op, inputs, node.attrs)
     return [new[root] for root in roots]
+
+
+def _share(node: Node) -> tuple[Node, Node] | None:
+    """The powers of a softmax, and the softmax: its gradient can do without the powers, which are share * sum."""
+    if node.op.name == "div" and node.inputs[0].op.name == "exp":
+        powers, total = node.inputs
+        while total.op.name in ("expand", "reshape"):
+            total = total.inputs[0]
+        if total.op.name == "reduce" and total["kind"] == "sum" and total.inputs[0] is powers:
+            return powers, node
+    return None
 
 
 def _const(value: float, like: Node) -> Node:

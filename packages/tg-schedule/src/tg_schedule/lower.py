@@ -8,11 +8,12 @@ their own. Nodes that the scheduler stores are loads from their buffer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from tg_ir import kernel as k
 from tg_ir.dtypes import DType, bool_, float32, int64
-from tg_ir.graph import Node, Shape
+from tg_ir.graph import Node
 from tg_ir.kernel import (
     Axis,
     Cast,
@@ -27,37 +28,11 @@ from tg_ir.kernel import (
     Scan,
     Value,
 )
-from tg_ir.symbolic import SymInt, bounds, le, logical_and, lt, maximum, minimum, prod, simplify
+from tg_ir.symbolic import And, SymInt, bounds, le, logical_and, lt, maximum, minimum, simplify
+from tg_schedule.find_attention import Attention
+from tg_schedule.movement import MOVED, Indices, flat_index
 
-__all__ = ["Lowering", "flat_index", "unflatten"]
-
-Indices = tuple[SymInt, ...]
-
-
-def flat_index(index: Sequence[SymInt], shape: Shape) -> SymInt:
-    """The position of an index in row-major order."""
-    flat: SymInt = 0
-    for position, size in zip(index, shape, strict=True):
-        flat = flat * size + position
-    return flat
-
-
-def unflatten(flat: SymInt, shape: Shape) -> Indices:
-    """The index of a position in row-major order."""
-    index: list[SymInt] = []
-    for axis, size in enumerate(shape):
-        inner = prod(shape[axis + 1 :])
-        if bounds(size)[1] <= 1 or bounds(inner)[1] == 0:
-            index.append(0)
-        else:
-            # a size that may be 0 divides nothing: there are no elements then
-            outer = flat // _positive(inner)
-            index.append(outer % _positive(size) if axis else outer)
-    return tuple(index)
-
-
-def _positive(size: SymInt) -> SymInt:
-    return size if bounds(size)[0] > 0 else maximum(size, 1)
+__all__ = ["Lowering", "loaded_index"]
 
 
 def accumulator(dtype: DType) -> DType:
@@ -68,27 +43,23 @@ def accumulator(dtype: DType) -> DType:
 class Lowering:
     """The pull of one kernel. `parameters` gives the buffer of every node that is loaded, not computed."""
 
-    def __init__(self, parameters: Mapping[Node, Parameter]):
-        self.parameters = parameters
+    def __init__(self, parameters: Mapping[Node, Parameter], attention: Mapping[Node, Attention]):
+        self.parameters, self.attention = parameters, attention
         self.loaded: dict[Parameter, None] = {}
         self.memo: dict[tuple[Node, Indices, SymInt], Value] = {}
         self.axes: list[Axis] = []
         self.open: set[Axis] = set()
 
-    def axis(self, prefix: str, extent: SymInt) -> Axis:
-        """An axis of this extent that is not in use around: sibling reductions run over the same one."""
+    def axis(self, extent: SymInt) -> Axis:
+        """A reduction's axis of this extent that is not in use around: siblings run over the same one."""
         for axis in self.axes:
-            if axis.extent == extent and axis.name.startswith(prefix) and axis not in self.open:
+            if axis.extent == extent and axis not in self.open:
                 break
         else:
-            axis = Axis(f"{prefix}{len(self.axes)}", extent)
+            axis = Axis(f"r{len(self.axes)}", extent)
             self.axes.append(axis)
         self.open.add(axis)
         return axis
-
-    def close(self, axes: Iterable[Axis]) -> None:
-        """The axes are free to be used again."""
-        self.open.difference_update(axes)
 
     def pull(self, node: Node, index: Indices, guard: SymInt = 1) -> Value:
         """The value of `node` at `index`, wanted only where `guard` is not 0."""
@@ -104,6 +75,11 @@ class Lowering:
             return Elementwise(
                 node.op.name, tuple([self.pull(source, index, guard) for source in node.inputs])
             )
+        if node.op.name in MOVED:
+            inner = MOVED[node.op.name](node, index)
+            if guard != 1 and node.op.name in ("reshape", "window"):
+                inner = tuple([simplify(i, assuming=guard) for i in inner])
+            return self.pull(node.inputs[0], inner, guard)
         rule = _RULES.get(node.op.name)
         assert rule is not None, f"{node.op.name} is stored, never pulled through"
         return rule(self, node, index, guard)
@@ -121,14 +97,17 @@ class Lowering:
                 flat = minimum(maximum(flat, 0), parameter.size - 1)
         return Load.of(parameter, flat, guard)
 
-    def scan(self, node: Node, index: Indices, axis: Axis, guard: SymInt = 1) -> Value:
-        """The prefix of a scan node at `index`, whose scanned position is `axis`."""
-        source, kind, dtype = node.inputs[0], node["kind"], accumulator(node.inputs[0].dtype)
-        value = self.cast(self.pull(source, index, guard), dtype)
+    def scan(self, node: Node, index: Indices, axes: Sequence[Axis]) -> Value:
+        """The prefix of a scan node at `index`, over the axes of a store."""
+        source, kind, along = node.inputs[0], node["kind"], node["axis"]
+        dtype = accumulator(source.dtype)
+        value = self.cast(self.pull(source, index), dtype)
+        axis = next((axis for axis in axes if axis.index is index[along]), None)
+        if axis is None:  # of one element
+            return Const.of(0, int64) if kind.startswith("arg") else self.cast(value, node.dtype)
         if kind.startswith("arg"):
             # the latest of equals: compare positions the other way round
-            fold = Scan(_latest(kind, dtype), axis, (value, Index(index[node["axis"]], int64)))
-            return Part(fold, 1)
+            return Part(Scan(_latest(kind, dtype), axis, (value, Index(axis.index, int64))), 1)
         return self.cast(Part(Scan(k.MONOIDS[kind](dtype), axis, (value,)), 0), node.dtype)
 
     @staticmethod
@@ -174,26 +153,6 @@ def _bitcast(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     return k.Bitcast(low.pull(node.inputs[0], index, guard), node.dtype)
 
 
-def _reshape(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
-    source = node.inputs[0]
-    return low.pull(source, unflatten(flat_index(index, node.shape), source.shape), guard)
-
-
-def _permute(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
-    inner: list[SymInt] = [0] * len(index)
-    for axis, position in zip(node["order"], index, strict=True):
-        inner[axis] = position
-    return low.pull(node.inputs[0], tuple(inner), guard)
-
-
-def _expand(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
-    source = node.inputs[0]
-    inner = index[len(index) - len(source.shape) :]
-    return low.pull(
-        source, tuple([0 if size == 1 else i for i, size in zip(inner, source.shape, strict=True)]), guard
-    )
-
-
 def _pad(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     source, fill = node.inputs
     inner, inside = [], guard
@@ -217,26 +176,47 @@ def _chosen(
     value = low.pull(node, tuple([simplify(i, assuming=both) for i in index]), both)
     if isinstance(value, Load) and value.guard == both and isinstance(otherwise, Const):
         return Load(value.parameter, value.index, both, otherwise)
+    if isinstance(otherwise, Const) and otherwise.bits == 0 and vanishes(value, both):
+        return value
     return Elementwise("where", (Index(both, bool_), value, otherwise))
 
 
-def _shrink(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
-    moved = [i + start for i, (start, _) in zip(index, node["limits"], strict=True)]
-    return low.pull(node.inputs[0], tuple(moved), guard)
+def vanishes(value: Value, guard: SymInt) -> bool:
+    """Whether a value is 0 where the guard does not hold, because nothing is loaded there."""
+    match value:
+        case Load():
+            return value.other == Const(0, value.dtype) and logical_and(value.guard, guard) == value.guard
+        case Const():
+            return value.bits == 0
+        case Cast():
+            return vanishes(value.arg, guard)
+        case Part(fold=Reduce() as fold):
+            return fold.monoid.name == "sum" and vanishes(fold.args[0], guard)
+        case Elementwise(name="add" | "sub" | "neg"):
+            return all(vanishes(arg, guard) for arg in value.args)
+        case Elementwise(name="mul"):
+            a, b = value.args
+            return (vanishes(a, guard) and _is_tame(b)) or (vanishes(b, guard) and _is_tame(a))
+        case Elementwise(name="where"):
+            return vanishes(value.args[1], guard) and vanishes(value.args[2], guard)
+        case Elementwise(name="div"):
+            by = value.args[1]
+            return isinstance(by, Const) and by.value != 0 and vanishes(value.args[0], guard)
+    return False
 
 
-def _flip(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
-    axes = node["axes"]
-    return low.pull(
-        node.inputs[0], tuple([node.shape[a] - 1 - i if a in axes else i for a, i in enumerate(index)]), guard
-    )
-
-
-def _window(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
-    axis, _, stride, dilation = node.attrs
-    *inner, offset = index
-    inner[axis] = inner[axis] * stride + offset * dilation
-    return low.pull(node.inputs[0], tuple(inner), guard)
+def _is_tame(value: Value) -> bool:
+    """Whether a value is finite if what is loaded is."""
+    match value:
+        case Load() | Const() | Index():
+            return True
+        case Cast():
+            return _is_tame(value.arg)
+        case Elementwise(name="mul" | "add" | "sub" | "neg" | "where" | "maximum" | "minimum"):
+            return all(map(_is_tame, value.args))
+        case Elementwise():
+            return value.dtype.name == "bool"
+    return False
 
 
 def _cat(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
@@ -266,17 +246,85 @@ def _cat(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
 
 def _reduce(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
     source, (kind, reduced) = node.inputs[0], node.attrs
-    axes = tuple([low.axis("r", source.shape[axis]) for axis in reduced])
-    inner = list(index)
-    for axis, own in zip(reduced, axes, strict=True):
-        inner.insert(axis, own.index)
+    axes = tuple([low.axis(source.shape[axis]) for axis in reduced if bounds(source.shape[axis])[1] != 1])
+    inner, own = list(index), iter(axes)
+    for axis in reduced:
+        inner.insert(axis, 0 if bounds(source.shape[axis])[1] == 1 else next(own).index)
+    if node in low.attention and axes:
+        result = _online_softmax(low, node, axes, tuple(inner), guard)
+        low.open.difference_update(axes)
+        return result
     dtype = accumulator(source.dtype)
     value = low.cast(low.pull(source, tuple(inner), guard), dtype)
-    low.close(axes)
+    low.open.difference_update(axes)
     monoid = k.MONOIDS[kind](dtype)
+    if not axes:
+        return Const.of(0, int64) if kind.startswith("arg") else low.cast(value, node.dtype)
     if kind.startswith("arg"):
         return Part(Reduce(monoid, axes, (value, Index(axes[0].index, int64))), 1)
+    if kind == "sum":
+        axes, value = _merged(monoid, axes, value)
+        value = _guarded_once(value)
     return low.cast(Part(Reduce(monoid, axes, (value,)), 0), node.dtype)
+
+
+def _merged(monoid: k.Monoid, axes: tuple[Axis, ...], value: Value) -> tuple[tuple[Axis, ...], Value]:
+    """A sum of sums is one sum over the axes of both."""
+    if isinstance(value, Part) and isinstance(value.fold, Reduce) and value.fold.monoid == monoid:
+        inner = value.fold
+        if not set(inner.axes) & set(axes):
+            return (*axes, *inner.axes), inner.args[0]
+    return axes, value
+
+
+def _guarded_once(value: Value) -> Value:
+    """A product in which one factor is 0 where a guard fails: the other needs no guard, if it loads from inside.
+
+    (x[i - r] if r <= i else 0) * (w[r] if r <= i else 0) -> (x[i - r] if r <= i else 0) * w[r]
+
+    That is how the gradient of a convolution becomes a contraction. Where w[r] is infinite or NaN the product is NaN.
+    """
+    if isinstance(value, Elementwise) and value.name == "mul":
+        for number, other in ((0, 1), (1, 0)):
+            zero = value.args[number]
+            freed = _freed(value.args[other], zero)
+            if freed is not value.args[other]:
+                return Elementwise("mul", (zero, freed) if number == 0 else (freed, zero))
+    return value
+
+
+def _freed(value: Value, zero: Value) -> Value:
+    """`value` without the conditions of loads under which `zero` is 0 anyway, as far as they are not needed."""
+    match value:
+        case Load():
+            guards = value.guard.args if isinstance(value.guard, And) else (value.guard,)
+            kept = logical_and(*[guard for guard in guards if guard == 1 or not vanishes(zero, guard)])
+            inside = logical_and(le(0, value.index), lt(value.index, value.parameter.size))
+            if kept != value.guard and simplify(inside, assuming=kept) == 1:
+                return Load(value.parameter, value.index, kept, value.other)
+        case Cast():
+            return Cast(_freed(value.arg, zero), value.type)
+        case Elementwise():
+            return Elementwise(value.name, tuple([_freed(arg, zero) for arg in value.args]))
+    return value
+
+
+def _online_softmax(
+    low: Lowering, node: Node, axes: tuple[Axis, ...], inner: Indices, guard: SymInt
+) -> Value:
+    """The weighted sum of attention; it is NaN, as softmax is, where the greatest score is infinite."""
+    attention = low.attention[node]
+    dtype = accumulator(node.dtype)
+    score = low.cast(low.pull(attention.scores, attention.place(inner), guard), dtype)
+    value = low.cast(low.pull(attention.values, inner, guard), dtype)
+    fold = Reduce(k.MONOIDS["online_softmax"](dtype), axes, (score, Const.of(1, dtype), value))
+    top, total, weighted = [Part(fold, position) for position in range(3)]
+    result: Value = Elementwise("div", (weighted, total))
+    result = Elementwise("add", (result, Elementwise("sub", (top, top))))
+    if attention.zero_if_hidden:
+        hidden = Elementwise("eq", (top, Const.of(-math.inf, dtype)))
+        result = Elementwise("where", (hidden, Const.of(0, dtype), result))
+    return low.cast(result, node.dtype)
 
 
 def _assign(low: Lowering, node: Node, index: Indices, guard: SymInt) -> Value:
@@ -310,13 +358,7 @@ _RULES = {
     "iota": _iota,
     "cast": _cast,
     "bitcast": _bitcast,
-    "reshape": _reshape,
-    "permute": _permute,
-    "expand": _expand,
     "pad": _pad,
-    "shrink": _shrink,
-    "flip": _flip,
-    "window": _window,
     "cat": _cat,
     "reduce": _reduce,
     "gather": _gather,

@@ -11,7 +11,8 @@ An axis name means one axis in a store. A reduction inside another may run over 
 its own points, and its result depends on none of them.
 
 Memory: a load reads what the buffer held before the kernel. A buffer that is both loaded and stored (`update`) is
-loaded only at the very index that the same store writes, so that order does not matter. Distinct iterations of a store
+loaded only at the very index at which a store over the same axes writes it, so that it is enough to load all that a
+point needs before storing any of it. Distinct iterations of a store
 write distinct elements unless its `combine` says how they come together; `set` then keeps the last in row-major order.
 """
 

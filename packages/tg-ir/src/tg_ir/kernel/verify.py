@@ -140,10 +140,14 @@ def _load_problems(
     parameter = load.parameter
     if parameter not in kernel.parameters or parameter.access == "write":
         yield where, f"loads from {parameter.name}, which is no parameter that may be read"
-    if parameter.access == "update" and not (parameter == store.parameter and load.index == store.index):
+    if parameter.access == "update" and not any(
+        parameter == other.parameter
+        and (load.index, store.axes, store.combine) == (other.index, other.axes, other.combine)
+        for other in kernel.stores
+    ):
         yield (
             where,
-            f"loads {parameter.name} at {format_expr(load.index)}, not where the same store writes it",
+            f"loads {parameter.name} at {format_expr(load.index)}, not where a store over the same axes writes it",
         )
     if not isinstance(load.other, Const):
         yield where, f"a load of {parameter.name} gives a computed value outside its guard, want a constant"
