@@ -79,7 +79,8 @@ class FakeRuntime:
 
     def copy(self, target: FakeMemory | memoryview, source: FakeMemory | memoryview, size_bytes: int) -> None:
         ends = [
-            end.data if isinstance(end, FakeMemory) else np.frombuffer(end, np.uint8) for end in (target, source)
+            end.data if isinstance(end, FakeMemory) else np.frombuffer(end, np.uint8)
+            for end in (target, source)
         ]
         ends[0][:size_bytes] = ends[1][:size_bytes]
 

@@ -157,7 +157,7 @@ class Binaries:
         shares = [by_size[number::processes] for number in range(processes)]
         children = []
         for share in shares[1:]:
-            file = tempfile.TemporaryFile()
+            file = tempfile.TemporaryFile()  # noqa: SIM115  closed when the child is done
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # of native threads, which hold no locks
                 child = os.fork()

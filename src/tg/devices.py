@@ -34,7 +34,10 @@ def _installed() -> dict[str, Factory]:
     """The runtimes under the entry point group `tg.runtimes`. Slow: it reads what every distribution says."""
     from importlib.metadata import entry_points
 
-    return {entry.name: lambda name, entry=entry: entry.load()(name) for entry in entry_points(group="tg.runtimes")}
+    return {
+        entry.name: lambda name, entry=entry: entry.load()(name)
+        for entry in entry_points(group="tg.runtimes")
+    }
 
 
 class Devices:
@@ -50,7 +53,9 @@ class Devices:
     def names(self) -> tuple[str, ...]:
         """The kinds known so far, the default first."""
         kinds = [*self._factories, REFERENCE]
-        return tuple(kinds if self._given or _compiles() else sorted(kinds, key=lambda kind: kind != REFERENCE))
+        return tuple(
+            kinds if self._given or _compiles() else sorted(kinds, key=lambda kind: kind != REFERENCE)
+        )
 
     def knows(self, kind: str) -> bool:
         """Whether there are devices of this kind."""

@@ -16,7 +16,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from tg import knobs
@@ -123,7 +123,11 @@ class TgEngine:
         size = buffer.dtype.itemsize
         for dim in buffer.shape:
             size *= dim
-        return read_memory(self._devices.runtime(buffer.device), buffer.memory, size) if size else memoryview(b"")
+        return (
+            read_memory(self._devices.runtime(buffer.device), buffer.memory, size)
+            if size
+            else memoryview(b"")
+        )
 
     def synchronize(self, device: str, timeout_s: float | None = None) -> None:
         """Wait until the device has finished what was given to it."""

@@ -95,7 +95,9 @@ def _part(program: Program, device: str, steps: Sequence[Step], own: set[int]) -
         else Copy(local[step.target], local[step.source])
         for step in steps
     ]
-    kernels = [program.kernel[name] for name in dict.fromkeys(s.kernel for s in steps if isinstance(s, Launch))]
+    kernels = [
+        program.kernel[name] for name in dict.fromkeys(s.kernel for s in steps if isinstance(s, Launch))
+    ]
     part = dataclasses.replace(program, buffers=tuple(slots), kernels=tuple(kernels), steps=tuple(moved))
     return Part(device, part, tuple([-1 if number in own else number for number in numbers]))
 

@@ -121,7 +121,7 @@ class Recording(Protocol):
 class Runtime(Protocol):
     """One device: memory, queues, programs.
 
-    `target` names what it runs binaries of, for example `gfx942`; `x86_64` leaves the choice of features to the compiler.
+    `target` names what it runs binaries of, such as `gfx942`; `x86_64` leaves the choice of features to the compiler.
     """
 
     target: str
