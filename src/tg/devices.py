@@ -86,4 +86,4 @@ class Devices:
 
 
 def _compiles() -> bool:
-    return platform.machine() in ("x86_64", "AMD64") and find_spec("tg_codegen.compiler") is not None
+    return platform.machine() in ("x86_64", "AMD64") and find_spec("tg_codegen.x86_64.backend") is not None

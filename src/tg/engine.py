@@ -12,12 +12,16 @@ values is outside of it. In the child of a fork everything works on, with thread
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from tg import knobs
 from tg.binaries import Binaries, Compile, compile_kernel
@@ -27,10 +31,13 @@ from tg.executable import Executable, read_memory
 from tg_frontend import engine as frontend
 from tg_ir.dtypes import DType
 from tg_ir.graph.nodes import Node, toposort
-from tg_ir.program.nodes import Program
+from tg_ir.program.nodes import Launch, Program
 from tg_ir.protocols import Buffer
 from tg_ir.reference import ReferenceEngine
 from tg_schedule.normalize import Normalized, normalize
+
+if TYPE_CHECKING:
+    from tg.profile import Profile
 
 __all__ = ["TgEngine", "install"]
 
@@ -65,6 +72,10 @@ class TgEngine:
         self._lock = threading.RLock()
         self.scheduled = 0
         """How many graphs were scheduled."""
+        self.profile: Profile | None = None
+        if knobs.profile():
+            self.profile = import_module("tg.profile").Profile(self._devices, self._target)
+            atexit.register(_report, self.profile)
         _engines.add(self)
 
     @property
@@ -154,10 +165,14 @@ class TgEngine:
         schedule_normalized = import_module("tg_schedule.pipeline").schedule_normalized
         self.scheduled += 1
         program, inputs, outputs = schedule_normalized(normal, f"program{self.scheduled}")
+        if self.profile is not None:
+            program = _with_own_names(program, f"p{self.scheduled}_")
+        binaries = self._compile(program)
         if knobs.dumped():
-            import_module("tg.dump").dump(normal.roots, program)
+            import_module("tg.dump").dump(normal.roots, program, binaries)
         shapes = [root.shape for root in normal.roots]
-        return Executable(self._devices, program, self._compile(program), inputs, outputs, shapes)
+        note = None if self.profile is None else self.profile.note
+        return Executable(self._devices, program, binaries, inputs, outputs, shapes, note)
 
     def _compile(self, program: Program) -> dict:
         """The binaries by device and kernel name."""
@@ -168,11 +183,14 @@ class TgEngine:
                 devices.setdefault(program.buffers[step.buffers[0]].device, {})[kernel] = None
         found = {}
         for device, names in devices.items():
-            target = self._devices.runtime(device).target
-            if target == HOST:
-                target = import_module("tg_codegen.compiler").host_target()
-            found[device] = self._binaries.get([program.kernel[name] for name in names], target)
+            found[device] = self._binaries.get([program.kernel[name] for name in names], self._target(device))
         return found
+
+    def _target(self, device: str) -> str:
+        target = self._devices.runtime(device).target
+        return (
+            knobs.target() or import_module("tg_codegen.compiler").host_target() if target == HOST else target
+        )
 
     def _realize_across(self, wanted: Sequence[Node]) -> None:
         """Evaluate what crosses between REF and other devices first, then each side by itself."""
@@ -191,6 +209,22 @@ class TgEngine:
         """In the child of a fork, where nobody is left to release them."""
         self._lock = threading.RLock()
         self._devices.renew_lock()
+
+
+def _with_own_names(program: Program, prefix: str) -> Program:
+    """The program with a prefix before the names of its kernels, so that a profile tells them from others'."""
+    kernels = tuple([replace(kernel, name=prefix + kernel.name) for kernel in program.kernels])
+    steps = [replace(s, kernel=prefix + s.kernel) if isinstance(s, Launch) else s for s in program.steps]
+    return replace(program, kernels=kernels, steps=tuple(steps))
+
+
+def _report(profile: Profile) -> None:
+    table = profile.table()
+    if profile.launches:
+        sys.stderr.write(table)
+        path = knobs.trace_path()
+        if path is not None:
+            profile.write_trace(path)
 
 
 def _entry(root: Node) -> object:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tg.devices import Devices
@@ -138,8 +138,10 @@ class Executable:
         inputs: Sequence[int],
         outputs: Sequence[int],
         shapes: Sequence[tuple[SymInt, ...]],
+        note: Callable[[Program, Mapping[str, int]], None] | None = None,
     ):
-        """`binaries` by device and kernel name."""
+        """`binaries` by device and kernel name; `note` is told of every run."""
+        self._note = note
         self.program, self._devices = program, devices
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         self._shapes = tuple(shapes)
@@ -164,6 +166,8 @@ class Executable:
     def run(self, buffers: Sequence[Buffer], scalars: Mapping[str, int]) -> list[Buffer]:
         """Submit the program on these inputs; gives the outputs, whose values come with the work."""
         values = {name: scalars[name] for name in self._names}
+        if self._note is not None:
+            self._note(self.program, values)
         held = dict(zip(self._inputs, buffers, strict=True))
         for number in self._made:
             slot = self.program.buffers[number]

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from tg_ir.errors import TgError
 
-__all__ = ["cache_bytes", "cache_folder", "dump_folder", "dumped", "profile", "trace_path", "tune_seconds"]
+__all__ = [
+    "cache_bytes",
+    "cache_folder",
+    "dump_folder",
+    "dumped",
+    "profile",
+    "target",
+    "trace_path",
+    "tune_seconds",
+]
 
 STAGES = ("graph", "schedule", "lower", "select", "html")
 
@@ -50,6 +59,11 @@ def dump_folder() -> Path | None:
     """`TG_DUMP_DIR`, path, none: where TG_DUMP writes files; without it text goes to the standard error."""
     text = _text("TG_DUMP_DIR")
     return Path(text) if text else None
+
+
+def target() -> str:
+    """`TG_TARGET`, text, what the machine has: the target that CPUs compile for, such as `x86_64:avx2`."""
+    return _text("TG_TARGET")
 
 
 def profile() -> bool:
