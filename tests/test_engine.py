@@ -195,7 +195,7 @@ def test_second_process_finds_binaries_on_disk(engine, tmp_path):
     assert first.compiled == len({kernel_key(kernel) for kernel in kernels})
     second = Binaries(compile_text, DiskCache(tmp_path, 1 << 20))
     assert second.get(kernels, "fake") == made and second.compiled == 0
-    other = Binaries(compile_text, DiskCache(tmp_path, 1 << 20), lambda key, target: "a plan")
+    other = Binaries(compile_text, DiskCache(tmp_path, 1 << 20), lambda kernel, key, target: "a plan")
     assert other.get(kernels, "fake") != made and other.compiled == first.compiled
 
 

@@ -101,13 +101,13 @@ def compile_kernel(kernel: Kernel, target: str, plan: str | None) -> Binary:
 
 
 class Binaries:
-    """Binaries by content. `plan_of(key, target)` gives the text of the plan that tuning found best, or None."""
+    """Binaries by content. `plan_of(kernel, key, target)` gives the plan that tuning found best, as text, or None."""
 
     def __init__(
         self,
         compile_: Compile = compile_kernel,
         disk: DiskCache | None = None,
-        plan_of: Callable[[str, str], str | None] = lambda key, target: None,
+        plan_of: Callable[[Kernel, str, str], str | None] = lambda kernel, key, target: None,
     ):
         self._compile, self._disk, self._plan_of = compile_, disk, plan_of
         self._known: dict[str, Binary] = {}
@@ -121,7 +121,7 @@ class Binaries:
         keys = {}
         for kernel in kernels:
             text = kernel_key(kernel)
-            plan = self._plan_of(text, target)
+            plan = self._plan_of(kernel, text, target)
             whole = "\0".join((text, target, plan or "", compiler_version()))
             key = keys[kernel.name] = hashlib.sha256(whole.encode()).hexdigest()
             if key not in self._known and key not in missing:

@@ -18,9 +18,10 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tg import knobs
@@ -31,6 +32,7 @@ from tg.executable import Executable, read_memory
 from tg_frontend import engine as frontend
 from tg_ir.dtypes import DType
 from tg_ir.graph.nodes import Node, toposort
+from tg_ir.kernel.nodes import Kernel
 from tg_ir.program.nodes import Launch, Program
 from tg_ir.protocols import Buffer
 from tg_ir.reference import ReferenceEngine
@@ -66,7 +68,7 @@ class TgEngine:
         if folder is not None and cache is None:
             cache = DiskCache(folder / "binaries", knobs.cache_bytes())
         self._devices = Devices(factories)
-        self._binaries = Binaries(compile_ or compile_kernel, cache)
+        self._binaries = Binaries(compile_ or compile_kernel, cache, _plan_of(folder))
         self._reference = ReferenceEngine()
         self._programs: OrderedDict[tuple[object, ...], Executable | None] = OrderedDict()
         self._lock = threading.RLock()
@@ -231,6 +233,16 @@ def _entry(root: Node) -> object:
     """What stands for a root in a key of the cache. Not the node: a graph without inputs is its own normal form, and
     the cache would keep the value that is filled in."""
     return root if root.op.name in ("const", "buffer") else (root.op, root.inputs, root.attrs)
+
+
+def _plan_of(folder: Path | None) -> Callable[[Kernel, str, str], str | None]:
+    """What knows of better plans than the planner's: nothing, unless there are records or TG_TUNE asks for them."""
+    seconds = knobs.tune_seconds()
+    if folder is None or not (seconds or (folder / "plans").is_dir()):
+        return lambda kernel, key, target: None
+    tuning = import_module("tg.tuning")
+    records = DiskCache(folder / "plans", knobs.cache_bytes())
+    return tuning.Tuner(records, tuning.neighbours, seconds).plan_of
 
 
 def install() -> None:
