@@ -51,7 +51,7 @@ def host_target() -> str:
 
 
 def lower_kernel(kernel: Kernel, target: str, plan: Plan | None = None) -> tuple[Plan, Function, SymInt]:
-    """The plan, the machine IR, and how many workgroups there are. Raises: TgError for a target that there is none for."""
+    """Plan, machine IR, and number of workgroups. Raises: TgError for a target that there is none for."""
     from tg_codegen.x86_64.backend import expansions
 
     machine = _MACHINES.get(target)
