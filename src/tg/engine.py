@@ -77,7 +77,6 @@ class TgEngine:
         self.profile: Profile | None = None
         if knobs.profile():
             self.profile = import_module("tg.profile").Profile(self._devices, self._target)
-            atexit.register(_report, self.profile)
         _engines.add(self)
 
     @property
@@ -246,9 +245,12 @@ def _plan_of(folder: Path | None) -> Callable[[Kernel, str, str], str | None]:
 
 
 def install() -> None:
-    """Make an engine the one that evaluates tensors, unless there is one."""
+    """Make an engine the one that evaluates tensors, unless there is one; with TG_PROFILE=1 it reports at exit."""
     if frontend.installed() is None:
-        frontend.offer_engine(TgEngine())
+        engine = TgEngine()
+        frontend.offer_engine(engine)
+        if engine.profile is not None:
+            atexit.register(_report, engine.profile)
 
 
 def _after_fork() -> None:
