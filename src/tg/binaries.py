@@ -13,9 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import re
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -153,11 +151,13 @@ class Binaries:
         self, missing: dict[str, tuple[Kernel, str | None]], target: str, processes: int
     ) -> dict[str, Binary]:
         """Deal the kernels out, the largest first; what a child fails at is left to the caller."""
+        # Modules for the rare case: a first result does not wait for them.
+        pickle, tempfile = import_module("pickle"), import_module("tempfile")
         by_size = sorted(missing.items(), key=lambda item: -len(format_kernel(item[1][0])))
         shares = [by_size[number::processes] for number in range(processes)]
         children = []
         for share in shares[1:]:
-            file = tempfile.TemporaryFile()  # noqa: SIM115  closed when the child is done
+            file = tempfile.TemporaryFile()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # of native threads, which hold no locks
                 child = os.fork()
@@ -181,6 +181,6 @@ class Binaries:
     ) -> None:
         try:
             made = {key: pack_binary(self._compile(kernel, target, plan)) for key, (kernel, plan) in share}
-            os.write(file, pickle.dumps(made))
+            os.write(file, import_module("pickle").dumps(made))
         finally:
             os._exit(0)

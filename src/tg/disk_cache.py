@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import threading
 from pathlib import Path
 
 __all__ = ["DiskCache"]
@@ -50,9 +50,9 @@ class DiskCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-                file.write(hashlib.sha256(content).digest() + content)
-            os.replace(file.name, path)
+            written = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}")
+            written.write_bytes(hashlib.sha256(content).digest() + content)
+            os.replace(written, path)
         except OSError:
             return  # no space or no right to write: the next process computes it again
         self._writes += 1

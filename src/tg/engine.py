@@ -41,7 +41,7 @@ from tg_schedule.normalize import Normalized, normalize
 if TYPE_CHECKING:
     from tg.profile import Profile
 
-__all__ = ["TgEngine", "install"]
+__all__ = ["TgEngine", "install", "make_engine"]
 
 CACHED_PROGRAMS = 4096
 HOST = "x86_64"
@@ -244,13 +244,18 @@ def _plan_of(folder: Path | None) -> Callable[[Kernel, str, str], str | None]:
     return tuning.Tuner(records, tuning.neighbours, seconds).plan_of
 
 
+def make_engine() -> TgEngine:
+    """An engine on what is installed; with TG_PROFILE=1 it reports at exit."""
+    engine = TgEngine()
+    if engine.profile is not None:
+        atexit.register(_report, engine.profile)
+    return engine
+
+
 def install() -> None:
-    """Make an engine the one that evaluates tensors, unless there is one; with TG_PROFILE=1 it reports at exit."""
+    """Make an engine the one that evaluates tensors, unless there is one."""
     if frontend.installed() is None:
-        engine = TgEngine()
-        frontend.offer_engine(engine)
-        if engine.profile is not None:
-            atexit.register(_report, engine.profile)
+        frontend.offer_engine(make_engine())
 
 
 def _after_fork() -> None:
