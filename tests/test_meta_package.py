@@ -37,7 +37,7 @@ def test_engine_of_the_meta_package_evaluates_unless_another_was_chosen():
 
 
 def test_jit_is_the_function_however_it_is_imported():
-    program = "from tg.capture import jit; import tg; assert tg.jit is jit; from tg import jit as again; assert again is jit"
+    program = "from tg.capture import jit; import tg; assert tg.jit is jit; from tg import jit as b; assert b is jit"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
