@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tg.devices import Devices
-from tg_ir.errors import DeviceError
+from tg_ir.errors import DeviceError, SymbolicError
 from tg_ir.program.nodes import Collective, Copy, Launch, Program, Step, writes
 from tg_ir.protocols import Binary, Buffer, Memory, Recording, Runtime
 from tg_ir.symbolic import SymInt, evaluate
@@ -165,6 +165,9 @@ class Executable:
 
     def run(self, buffers: Sequence[Buffer], scalars: Mapping[str, int]) -> list[Buffer]:
         """Submit the program on these inputs; gives the outputs, whose values come with the work."""
+        missing = [name for name in self._names if name not in scalars]
+        if missing:
+            raise SymbolicError(f"variable {missing[0]!r}: got no value, want one; bind it: {missing[0]}.bind(..)")
         values = {name: scalars[name] for name in self._names}
         if self._note is not None:
             self._note(self.program, values)
