@@ -19,13 +19,26 @@ def test_import_in_a_new_process_loads_no_other_package():
 
 
 def test_dir_of_the_module_lists_its_public_names():
-    assert {"Tensor", "Variable", "dtypes"} <= set(dir(tg))
+    assert {"Device", "Tensor", "Variable", "dtypes", "jit", "nn"} <= set(dir(tg))
 
 
 def test_names_in_the_module_are_those_of_their_packages():
     assert tg.Tensor is tg_frontend.Tensor
     assert tg.Variable is tg_frontend.Variable
     assert tg.dtypes is tg_ir.dtypes
+
+
+def test_engine_of_the_meta_package_evaluates_unless_another_was_chosen():
+    first = "import tg; tg.Tensor; import tg_frontend.engine as e; print(type(e.current_engine()).__module__)"
+    other = "import tg_frontend as f; from tg_ir.reference import *; f.set_engine(ReferenceEngine());" + first
+    for program, module in ((first, "tg.engine"), (other, "tg_ir.reference")):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [module]
+
+
+def test_jit_is_the_function_however_it_is_imported():
+    program = "from tg.capture import jit; import tg; assert tg.jit is jit; from tg import jit as b; assert b is jit"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_dtypes_as_the_first_use_in_a_new_process_is_found():

@@ -1,6 +1,7 @@
-"""The whole stack under one name: `tg.Tensor`, `tg.dtypes`, `tg.Variable`.
+"""The whole stack under one name: `tg.Tensor`, `tg.jit`, `tg.Device`, `tg.dtypes`, `tg.Variable`, `tg.nn`.
 
-A name is looked up in the package that owns it when it is first used, so `import tg` costs next to nothing.
+A name is looked up in the package that owns it when it is first used, so `import tg` costs next to nothing. The first
+name of the frontend that is used makes this package's engine the one that evaluates tensors, unless there is one.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tg_frontend import Tensor, Variable, dtypes
+    from tg.capture import jit
+    from tg_frontend import Device, Tensor, Variable, dtypes
 
-__all__ = ["Tensor", "Variable", "dtypes"]
+__all__ = ["Device", "Tensor", "Variable", "dtypes", "jit", "nn"]
 
-_OWNERS = {"Tensor": "tg_frontend", "Variable": "tg_frontend", "dtypes": "tg_frontend"}
+_OWNERS = {"jit": "tg.capture", "nn": "tg_nn"}
+_MODULES = ("nn",)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _OWNERS:
+    if name.startswith("_") or name not in __all__:
         raise AttributeError(f"module 'tg' has no attribute {name!r}")
-    value = getattr(import_module(_OWNERS[name]), name)
+    module = import_module(_OWNERS.get(name, "tg_frontend"))
+    import_module("tg.engine").install()
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -72,9 +72,9 @@ def test_attention_broadcasts_batches():
 
 def test_attention_over_a_growing_cache_is_one_graph():
     n = Variable("n", 1, 16)
-    q, k, v = [Tensor(sample(2, size, 5, seed=i)) for i, size in enumerate((1, 16, 16))]
+    q, k, v = [Tensor(sample(2, size, 5, seed=i), device="REF") for i, size in enumerate((1, 16, 16))]
     keys, values = k.narrow(1, 0, n), v.narrow(1, 0, n)
-    one = q.scaled_dot_product_attention(keys, values, Tensor(sample(16)).narrow(0, 0, n))
+    one = q.scaled_dot_product_attention(keys, values, Tensor(sample(16), device="REF").narrow(0, 0, n))
     causal = keys.scaled_dot_product_attention(keys, values, is_causal=True)
     assert one.shape == (2, 1, 5) and causal.shape == (2, n, 5)
     for length in (1, 7, 16):

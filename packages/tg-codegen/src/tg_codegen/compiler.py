@@ -14,14 +14,16 @@ from collections.abc import Sequence
 from functools import cache
 
 from tg_codegen.lower import lower
+from tg_codegen.machine.nodes import Function
 from tg_codegen.merge_axes import merge_axes
 from tg_codegen.plan import Plan
 from tg_codegen.planner import Machine, plan_kernel
 from tg_ir.errors import TgError
 from tg_ir.kernel import Kernel
 from tg_ir.protocols import ArgumentLayout, Binary
+from tg_ir.symbolic import SymInt
 
-__all__ = ["X86Compiler", "compile_kernel", "host_target"]
+__all__ = ["X86Compiler", "compile_kernel", "host_target", "lower_kernel"]
 
 _MACHINES = {
     "x86_64:avx2": Machine(lanes=8, registers=16, panel_bytes=1 << 16),
@@ -48,18 +50,24 @@ def host_target() -> str:
     )
 
 
-def compile_kernel(kernel: Kernel, target: str, plan: Plan | None = None) -> Binary:
-    """Machine code of a kernel. Raises: TgError for a target that there is none for."""
-    from tg_codegen.x86_64.backend import compile_function, expansions
+def lower_kernel(kernel: Kernel, target: str, plan: Plan | None = None) -> tuple[Plan, Function, SymInt]:
+    """Plan, machine IR, and number of workgroups. Raises: TgError for a target that there is none for."""
+    from tg_codegen.x86_64.backend import expansions
 
     machine = _MACHINES.get(target)
     if machine is None:
         raise TgError(f"target: got {target!r}, want one of {', '.join(_MACHINES)}")
-    level = target.partition(":")[2]
     kernel = merge_axes(kernel)
     plan = plan or plan_kernel(kernel, machine)
-    function, groups = lower(kernel, plan, machine.lanes, expansions(level))
-    code, resources = compile_function(function, level)
+    return plan, *lower(kernel, plan, machine.lanes, expansions(target.partition(":")[2]))
+
+
+def compile_kernel(kernel: Kernel, target: str, plan: Plan | None = None) -> Binary:
+    """Machine code of a kernel. Raises: TgError for a target that there is none for."""
+    from tg_codegen.x86_64.backend import compile_function
+
+    _, function, groups = lower_kernel(kernel, target, plan)
+    code, resources = compile_function(function, target.partition(":")[2])
     count = len(kernel.parameters)
     layout = ArgumentLayout(
         8 * (count + len(kernel.scalars)),

@@ -97,6 +97,8 @@ class Tensor:
     def node(self) -> Node:
         """The node of the present value, to build upon."""
         storage = self._storage
+        if mode.observer is not None:
+            mode.observer.read(self)
         base = storage.node
         if storage.requires_grad and (self._detached or not mode.grad_enabled):
             base = storage.alias()
@@ -275,6 +277,8 @@ class Tensor:
 
     def realize(self, *others: Tensor) -> Tensor:
         """Compute the values of this tensor, and of `others` with it, now."""
+        if mode.observer is not None:
+            return self
         tensors = [self, *others]
         nodes = []
         for tensor in tensors:
@@ -288,6 +292,8 @@ class Tensor:
         return self
 
     def _bytes(self) -> memoryview:
+        if mode.observer is not None:
+            mode.observer.asked()
         node = self.realize().node
         if node.value is None:  # the base was settled, so that the view has a new node
             realize_storages([node])

@@ -11,7 +11,7 @@ from tg_ir.errors import DeviceError
 if TYPE_CHECKING:
     from tg_ir.protocols import Engine
 
-__all__ = ["Device", "current_engine", "set_engine"]
+__all__ = ["Device", "current_engine", "installed", "offer_engine", "set_engine"]
 
 _engine: Engine | None = None
 _lock = threading.Lock()
@@ -23,6 +23,18 @@ def set_engine(engine: Engine | None) -> None:
     with _lock:
         _engine = engine
         Device._default = None
+
+
+def installed() -> Engine | None:
+    """The engine in use, if one was chosen already."""
+    return _engine
+
+
+def offer_engine(engine: Engine) -> None:
+    """Evaluate with `engine` unless there is one already."""
+    global _engine
+    with _lock:
+        _engine = _engine or engine
 
 
 def current_engine() -> Engine:
@@ -74,8 +86,8 @@ class _Device:
         if not isinstance(name, str):
             raise DeviceError(f"device: got {name!r}, want a name such as {current_engine().devices()[0]!r}")
         base, _, rest = name.upper().partition(":")
-        known = {device.partition(":")[0] for device in current_engine().devices()}
-        if base not in known:
+        if not current_engine().knows(base):
+            known = {device.partition(":")[0] for device in current_engine().devices()}
             raise DeviceError(
                 f"device {name!r}: not one of {', '.join(sorted(known))}; install tg for more devices"
             )

@@ -6,7 +6,7 @@ the seed, and its bits are blocks of the element's index under that key. These a
 n), shape)`, and `rand` of float32 is `jax.random.uniform` of that key.
 
 The key of a draw enters the graph as a filled buffer uint32[2], an input like any other. To replay a captured graph
-with new numbers, collect those buffers with `Generator.record_keys` while capturing, and give each of them a new
+with new numbers, collect those buffers with an `Observer` (storage.py) while capturing, and give each of them a new
 `next_key()`, in the same order, before a replay: that is exactly what running the step again would have drawn.
 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -14,16 +14,16 @@ Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tg_frontend.core import Tensor, broadcast_shapes, resolve_shape
 from tg_frontend.elementwise import where
 from tg_frontend.engine import Device, current_engine
+from tg_frontend.storage import mode
 from tg_ir import graph
 from tg_ir.dtypes import DType, dtype_of, float32, float64, int64, uint32, uint64
 from tg_ir.errors import DTypeError, ShapeError, TgError
@@ -67,7 +67,6 @@ class Generator:
 
     def __init__(self, seed: int = 0):
         self._lock = threading.Lock()
-        self._recorders: list[list[Node]] = []
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> Generator:
@@ -109,19 +108,9 @@ class Generator:
         node = graph.buffer((2,), uint32, device)
         data = struct.pack("=2I", *self.next_key())
         node.fill(current_engine().upload(memoryview(data), (2,), uint32, device))
-        for recorder in self._recorders:
-            recorder.append(node)
+        if mode.observer is not None:
+            mode.observer.drew(self, node)
         return node
-
-    @contextlib.contextmanager
-    def record_keys(self) -> Iterator[list[Node]]:
-        """`with generator.record_keys() as nodes:` collects the key buffers of the draws made inside, in order."""
-        recorder: list[Node] = []
-        self._recorders.append(recorder)
-        try:
-            yield recorder
-        finally:
-            self._recorders.remove(recorder)
 
     def __repr__(self) -> str:
         return f"Generator(seed={self._seed}, draws={self._draws})"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tg_frontend.engine import current_engine
 from tg_ir import graph
@@ -23,8 +23,11 @@ from tg_ir.symbolic import prod
 
 if TYPE_CHECKING:
     from tg_frontend.core import Tensor
+    from tg_frontend.random import Generator
+    from tg_ir.protocols import Buffer
 
 __all__ = [
+    "Observer",
     "Step",
     "Storage",
     "apply_steps",
@@ -39,11 +42,29 @@ Step = Callable[[Node], Node]
 """From a view's base to the view: made of movement operations only."""
 
 
+class Observer(Protocol):
+    """Who captures a step learns what the step does. Nothing is evaluated meanwhile: `realize` does nothing."""
+
+    def read(self, tensor: Tensor) -> None:
+        """The value of a tensor is about to be built upon."""
+
+    def made(self, storage: Storage) -> None:
+        """A storage was made."""
+
+    def drew(self, generator: Generator, key: Node) -> None:
+        """A draw took this key: to draw again, give the buffer node another `next_key()` of the generator."""
+
+    def asked(self) -> None:
+        """Values are asked for, and there are none: raises."""
+
+
 class _Mode(threading.local):
-    """What holds for this thread: whether gradients are recorded, and what the next evaluation computes as well."""
+    """What holds for this thread: whether gradients are recorded, what the next evaluation computes as well, and who
+    observes."""
 
     def __init__(self) -> None:
         self.grad_enabled = True
+        self.observer: Observer | None = None
         self.together: weakref.WeakSet[Storage] = weakref.WeakSet()
 
 
@@ -67,6 +88,8 @@ class Storage:
         self.node, self.requires_grad, self.leaf = node, requires_grad, False
         self.owner: weakref.ref[Tensor] | None = None
         self._alias: tuple[Node, Node] | None = None
+        if mode.observer is not None:
+            mode.observer.made(self)
 
     def together(self) -> None:
         """Have the next evaluation compute this, too."""
@@ -85,6 +108,16 @@ class Storage:
         if node.value is not None and not self.requires_grad and node.op.name != "buffer":
             self.node = graph.buffer(node.shape, node.dtype, node.device)
             self.node.fill(node.value)
+
+    def hold(self, buffer: Buffer, shape: graph.Shape) -> None:
+        """Take the buffer as the value, without a history."""
+        self.node = graph.buffer(shape, buffer.dtype, buffer.device)
+        self.node.fill(buffer)
+        self._alias = None
+        owner = self.owner() if self.owner else None
+        if self.leaf and owner is not None:
+            leaves[self.node] = weakref.ref(owner)
+        self.requires_grad = self.leaf
 
 
 def detached(node: Node) -> Node:

@@ -3,8 +3,8 @@
     frontend --nodes--> Engine --kernel--> Compiler --Binary--> Runtime
 
 Engines register under the entry point group `tg.engines`, runtimes under `tg.runtimes`, targets of the compiler under
-`tg.targets`; the name of an entry is the device or target name, its object is a function without arguments that
-returns the implementation.
+`tg.targets`; the name of an entry is the device or target name, its object is a function that returns the
+implementation. That of a runtime takes the name of the device, such as `CPU` or `CPU:1`; the others take nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class Engine(Protocol):
     """What evaluates tensor graphs. The frontend needs nothing else."""
 
     def devices(self) -> Sequence[str]:
-        """Names of the devices it evaluates on, the default first."""
+        """Names of the devices it evaluates on, the default first; `knows` may know more."""
+
+    def knows(self, kind: str) -> bool:
+        """Whether it evaluates on devices of this kind: `CPU` is the kind of `CPU` and `CPU:1`."""
 
     def realize(self, nodes: Sequence[Node]) -> None:
         """Compute the values of `nodes` and `fill` each with its buffer; those that have a value stay as they are."""
@@ -116,7 +119,12 @@ class Recording(Protocol):
 
 
 class Runtime(Protocol):
-    """One device: memory, queues, programs."""
+    """One device: memory, queues, programs.
+
+    `target` names what it runs binaries of, such as `gfx942`; `x86_64` leaves the choice of features to the compiler.
+    """
+
+    target: str
 
     def alloc(self, size_bytes: int) -> Memory:
         """Uninitialised memory; errors name the largest allocations when there is none left."""
@@ -126,6 +134,12 @@ class Runtime(Protocol):
 
     def copy(self, target: Memory | memoryview, source: Memory | memoryview, size_bytes: int) -> None:
         """Copy between host and device, or within the device, in the order of the queue."""
+
+    def share(self, data: memoryview) -> Memory | None:
+        """Memory over `data` itself, which it keeps alive, where the device can read it; else None."""
+
+    def map(self, memory: Memory) -> memoryview | None:
+        """The bytes themselves, once the work submitted before is done, where the host can read them; else None."""
 
     def load(self, binary: Binary) -> object:
         """Make a binary ready to launch."""

@@ -19,6 +19,10 @@ class ReferenceEngine:
         """The default device; `REF:1`, `REF:2`, .. exist as well."""
         return ("REF",)
 
+    def knows(self, kind: str) -> bool:
+        """`REF` it is."""
+        return kind == "REF"
+
     def realize(self, nodes: Sequence[Node]) -> None:
         """Fill each node with its value."""
         from tg_ir.graph.interpret import interpret_graph

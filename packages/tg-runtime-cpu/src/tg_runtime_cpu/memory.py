@@ -17,7 +17,7 @@ from tg_ir.errors import DeviceError
 from tg_runtime_cpu.errors import OutOfMemoryError
 from tg_runtime_cpu.libc import call, map_pages, unmap
 
-__all__ = ["ALIGNMENT", "Allocator", "CpuMemory"]
+__all__ = ["ALIGNMENT", "Allocator", "Arena", "CpuMemory"]
 
 ALIGNMENT = 64
 _SMALL_BYTES = 1 << 17
@@ -31,11 +31,13 @@ Done = Callable[[], bool]
 class CpuMemory:
     """A block of memory. `address` and `view` are for whoever works on the host; the bytes are the memory itself."""
 
-    __slots__ = ("__weakref__", "_array", "_keep", "address", "size_bytes")
+    __slots__ = ("__weakref__", "_array", "_keep", "address", "born", "size_bytes")
 
     def __init__(self, address: int, size_bytes: int, keep: object = None):
         self.address, self.size_bytes, self._keep = address, size_bytes, keep
         self._array: ctypes.Array[ctypes.c_ubyte] | None = None
+        self.born: object = None
+        """The work that was submitted last when this block was given out."""
 
     @property
     def view(self) -> memoryview:
@@ -46,6 +48,16 @@ class CpuMemory:
 
     def __repr__(self) -> str:
         return f"<{self.size_bytes} bytes of CPU memory at 0x{self.address:x}>"
+
+
+class Arena:
+    """Memory that is given back when nobody refers to it any more."""
+
+    def __init__(self, memory: CpuMemory, free: Callable[[CpuMemory], None]):
+        self.memory, self._free = memory, free
+
+    def __del__(self) -> None:
+        self._free(self.memory)
 
 
 def share(data: memoryview) -> CpuMemory:

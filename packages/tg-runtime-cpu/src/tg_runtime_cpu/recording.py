@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import struct
-import weakref
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tg_ir.errors import DeviceError
 from tg_ir.program.nodes import Collective, Copy, Launch, Program
 from tg_ir.symbolic import SymInt, evaluate
 from tg_runtime_cpu.abi import LoadedBinary
-from tg_runtime_cpu.memory import CpuMemory
+from tg_runtime_cpu.memory import Arena, CpuMemory
 from tg_runtime_cpu.native_code import COPY_CHUNK_BYTES
 from tg_runtime_cpu.workers import Job, copy_code
 
@@ -40,9 +40,10 @@ class CpuRecording:
         self.program, self._runtime, self._loaded = program, runtime, dict(loaded)
         self._memory: dict[int, CpuMemory] = {}
         self._scalars: dict[str, int] = {}
-        self._arena: CpuMemory | None = None
-        self._free_arena: Callable[[], object] = lambda: None
+        self._arena: Arena | None = None
         self._dirty = True
+        self._changed: set[int] = set()
+        self._sizes: list[int] = []
         self.ticket: object = None
         """What the runtime waits for before it changes this recording."""
         self._steps: list[tuple[Launch, LoadedBinary] | tuple[int, int]] = []
@@ -72,6 +73,15 @@ class CpuRecording:
             )
             total += -(-size // 64) * 64
         self.job = Job(names, total, keep=(self._loaded, self._memory))
+        self._addresses: defaultdict[int, list[int]] = defaultdict(list)  # where in the arguments they stand
+        for (what, how), offset in zip(self._steps, self._offsets, strict=True):
+            if isinstance(how, LoadedBinary):
+                for number, place in zip(what.buffers, how.binary.arguments.buffers, strict=True):
+                    self._addresses[number].append(offset + place)
+            else:
+                self._addresses[what].append(offset)
+                self._addresses[how].append(offset + 8)
+        self._argument_bytes = total
         self.empty = not names
 
     def patch(self, buffers: Mapping[int, CpuMemory], scalars: Mapping[str, int]) -> None:
@@ -91,16 +101,35 @@ class CpuRecording:
             )
         self._runtime.wait_for(self)
         self._memory.update(buffers)
+        self._changed.update(buffers)
+        self._dirty |= any([self._scalars.get(name) != value for name, value in scalars.items()])
         self._scalars.update(scalars)
-        self._dirty = True
 
     def prepare(self) -> Job:
         """The job, its records up to date. Raises: DeviceError."""
-        if self._dirty:
+        if self._dirty or not self._sizes or self._arena is not self._runtime.arena(0):
             self._runtime.wait_for(self)
             self._write()
             self._dirty = False
+        elif self._changed:
+            _, arguments = self.job.arguments(0, self._argument_bytes)
+            for number in self._changed:
+                address = self._address(number)
+                for place in self._addresses[number]:
+                    struct.pack_into("<Q", arguments, place, address)
+        self._changed.clear()
         return self.job
+
+    def _address(self, number: int) -> int:
+        """Of a buffer that the caller keeps. Raises: DeviceError."""
+        memory, size = self._memory.get(number), self._sizes[number]
+        if memory is None or memory.size_bytes < size:
+            got = "nothing" if memory is None else f"{memory.size_bytes} bytes"
+            raise DeviceError(
+                f"program {self.program.name}: buffer {number} ({self.program.buffers[number].role}): got {got}, "
+                f"want {size} bytes; patch it"
+            )
+        return memory.address
 
     def _value(self, size: SymInt) -> int:
         return size if isinstance(size, int) else int(evaluate(size, self._scalars))
@@ -112,26 +141,14 @@ class CpuRecording:
             raise DeviceError(
                 f"program {program.name}: got no value for scalar {', '.join(missing)}; patch it"
             )
-        sizes = [self._value(slot.size_bytes) for slot in program.buffers]
+        sizes = self._sizes = [self._value(slot.size_bytes) for slot in program.buffers]
         offsets, arena_bytes = self._place_arenas(sizes)
-        if self._arena is None or self._arena.size_bytes < arena_bytes:
-            self._free_arena()
-            self._arena = self._runtime.alloc(arena_bytes)
-            self._free_arena = weakref.finalize(self, self._runtime.free, self._arena)
-            self._free_arena.atexit = False
-        addresses = []
-        for number, slot in enumerate(program.buffers):
-            if number in offsets:
-                addresses.append(self._arena.address + offsets[number])
-                continue
-            memory = self._memory.get(number)
-            if memory is None or memory.size_bytes < sizes[number]:
-                got = "nothing" if memory is None else f"{memory.size_bytes} bytes"
-                raise DeviceError(
-                    f"program {program.name}: buffer {number} ({slot.role}): got {got}, want {sizes[number]} bytes; "
-                    "patch it"
-                )
-            addresses.append(memory.address)
+        self._arena = self._runtime.arena(arena_bytes)
+        start = self._arena.memory.address
+        addresses = [
+            start + offsets[number] if number in offsets else self._address(number)
+            for number in range(len(program.buffers))
+        ]
         for index, (step, offset) in enumerate(zip(self._steps, self._offsets, strict=True)):
             if isinstance(step[1], LoadedBinary):
                 launch, binary = step

@@ -17,7 +17,7 @@ from tg_runtime_cpu.abi import LoadedBinary
 from tg_runtime_cpu.code_memory import CodeMemory
 from tg_runtime_cpu.errors import OutOfMemoryError, WorkTimeoutError
 from tg_runtime_cpu.libc import call
-from tg_runtime_cpu.memory import Allocator, CpuMemory, share
+from tg_runtime_cpu.memory import Allocator, Arena, CpuMemory, share
 from tg_runtime_cpu.recording import COPY_ARGUMENT_BYTES, CpuRecording, write_copy
 from tg_runtime_cpu.workers import Job, WorkerPool, clock
 
@@ -36,6 +36,8 @@ class CpuRuntime:
     unfinished at the fork is an error there.
     """
 
+    target = "x86_64"
+
     def __init__(
         self, name: str | None = None, threads: int | None = None, memory_limit_bytes: int | None = None
     ):
@@ -47,6 +49,7 @@ class CpuRuntime:
         self._lock = threading.Lock()
         self._pool: WorkerPool | None = None
         self._lost_in_fork = False
+        self._arena: Arena | None = None
         self._times: list[tuple[str, int, int]] = []
         self._clock = (clock(), time.monotonic_ns())
         _runtimes.add(self)
@@ -56,12 +59,14 @@ class CpuRuntime:
         if size_bytes < 0:
             raise DeviceError(f"{self.name}: alloc: got {size_bytes} bytes, want 0 or more")
         try:
-            return self._allocator.alloc(size_bytes)
+            memory = self._allocator.alloc(size_bytes)
         except OutOfMemoryError:
             if not self._allocator.waiting:
                 raise
-        self.synchronize()
-        return self._allocator.alloc(size_bytes)
+            self.synchronize()
+            memory = self._allocator.alloc(size_bytes)
+        memory.born = self._latest()
+        return memory
 
     def free(self, memory: CpuMemory) -> None:
         """Give memory back; it is used again once submitted work is done and no view of it is left."""
@@ -70,6 +75,17 @@ class CpuRuntime:
             self._allocator.free(memory, lambda: True)
         else:
             self._allocator.free(memory, lambda: pool.is_done(ticket))
+
+    def arena(self, size_bytes: int) -> Arena:
+        """Memory for temporaries of at least this size, the same for all: what one queue runs does not overlap."""
+        if self._arena is None or self._arena.memory.size_bytes < size_bytes:
+            self._arena = Arena(self.alloc(size_bytes), self.free)
+        return self._arena
+
+    def map(self, memory: CpuMemory) -> memoryview:
+        """The bytes, once the work submitted before is done; see `synchronize`."""
+        self.synchronize()
+        return memory.view
 
     def share(self, data: memoryview) -> CpuMemory:
         """Memory over a writable contiguous buffer of the host, without a copy; it keeps the buffer alive.
@@ -97,7 +113,8 @@ class CpuRuntime:
             write_copy(job, 0, 0, target.address, source.address, size_bytes, self.threads)
             self._post(job)
             return
-        self.synchronize()
+        if not isinstance(target, CpuMemory) or target.born != self._latest():  # else no work can know it
+            self.synchronize()
         read = source.view if isinstance(source, CpuMemory) else source.cast("B")
         write = target.view if isinstance(target, CpuMemory) else target.cast("B")
         write[:size_bytes] = read[:size_bytes]
@@ -173,6 +190,10 @@ class CpuRuntime:
             (name, now - int((counts - start) * rate), now - int((counts - end) * rate))
             for name, start, end in times
         ]
+
+    def _latest(self) -> tuple[WorkerPool | None, int]:
+        """The last work submitted."""
+        return self._pool, self._pool.posted if self._pool else 0
 
     def _post(self, job: Job) -> tuple[WorkerPool, int]:
         self._check_fork()

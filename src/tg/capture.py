@@ -1,0 +1,257 @@
+"""`jit`: a step is run under observation, and replayed from then on as one program.
+
+The first two calls observe (trace.py) and evaluate what they saw; when both saw the same, the calls that follow neither
+run the function nor build a graph: they gather the inputs, submit the program, and put its results where the function
+would have put them. A step may read and write any tensors in place: its arguments, those it finds through its closure
+or in objects (parameters, optimiser state, a cache), gradients, random state. Sizes may be symbolic: `n.bind(5)` as an
+argument or in the shape of one is another number for the same program.
+
+A call is replayed if it is like the one that was captured: the same tree of arguments (leaves.py), shapes, dtypes and
+devices, the same tensors and numbers in what the function can see of Python's state (python_state.py). Otherwise it is
+observed anew. What cannot be replayed is an error:
+
+- a value that is read inside of the step: at once, with the line;
+- a change of Python's state, a tensor kept beyond the step, another graph each time: at the second call, since a first
+  one may set things up. The step has then been done.
+
+Gradients are taken inside of the step: its results have no history. A step that is called inside of another, or on
+tensors that are being differentiated, is simply run.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, ParamSpec, TypeVar
+
+from tg.engine import TgEngine
+from tg.errors import JitError
+from tg.executable import Executable
+from tg.leaves import Bindings, map_leaves
+from tg.trace import Result, Source, Trace, prepared
+from tg_frontend import Tensor
+from tg_frontend.engine import current_engine
+from tg_frontend.storage import Storage, mode, realize_storages
+from tg_ir import graph
+from tg_ir.protocols import Buffer
+from tg_ir.symbolic import Var, substitute, variables
+
+__all__ = ["Jit", "jit"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MOST_UNLIKE = 64
+
+
+class _Capture:
+    """What two traces agreed on."""
+
+    def __init__(self, trace: Trace, before: Trace, executable: Executable):
+        self.trace, self.executable = trace, executable
+        self.fixed = [
+            (number, ref)
+            for number, (ref, was) in enumerate(zip(trace.arguments, before.arguments, strict=True))
+            if ref() is was()  # the closure may know that tensor, too
+        ]
+
+    def fits(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether this call may be replayed, apart from Python's state."""
+        return all([tensors[number]._storage is ref() for number, ref in self.fixed]) and all(
+            [(leaf.grad is None) == missing for leaf, missing in self.trace.guards]
+        )
+
+
+def jit(function: Callable[P, R]) -> Jit[P, R]:
+    """The function as one program that is captured once and replayed.
+
+    Raises:
+        JitError: when it is called, what it does cannot be captured; the message names the line.
+    """
+    return Jit(function)
+
+
+class Jit(Generic[P, R]):
+    """A captured function. `replays` counts the calls that were replayed."""
+
+    def __init__(self, function: Callable[P, R]):
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._captures: dict[Hashable, list[_Capture]] = {}
+        self._last: dict[Hashable, list[Trace]] = {}
+        self._objects: list[object] = []  # whose ids are in keys
+        self._lock = threading.RLock()
+        self._unlike = 0
+        self.replays = 0
+
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        bindings = Bindings(args, kwargs)
+        if mode.observer is not None or any(t.requires_grad and not t.is_leaf for t in bindings.tensors):
+            return self._function(*args, **kwargs)
+        with self._lock:
+            key = (id(current_engine()), mode.grad_enabled, bindings.key)
+            tensors = prepared(bindings)
+            for capture in self._captures.get(key, ()):
+                if capture.fits(tensors) and not capture.trace.state.changes():
+                    buffers = self._gather(capture, tensors)
+                    if buffers is not None:
+                        scalars = self._scalars(capture.trace, bindings)
+                        self.replays, self._unlike = self.replays + 1, 0
+                        results = capture.executable.run(buffers, scalars)
+                        return self._deliver(capture.trace, results, bindings, tensors, scalars)
+            return self._observe(key, args, kwargs, bindings, tensors)
+
+    # ---- replaying -----------------------------------------------------------------------------------------
+
+    def _gather(self, capture: _Capture, tensors: Sequence[Tensor]) -> list[Buffer] | None:
+        """The inputs of a replay; None if they are not like those that were captured."""
+        sources = capture.trace.sources
+        places = [_storage(source, tensors) for source in sources]
+        waiting = [place.node for place in places if place is not None and place.node.value is None]
+        if waiting:
+            realize_storages(waiting)
+        found: list[Buffer | None] = [
+            source.what if source.kind == "fixed" else None if place is None else place.node.value
+            for source, place in zip(sources, places, strict=True)
+        ]
+        for buffer, place, expected, source in zip(
+            found, places, capture.trace.expected, sources, strict=True
+        ):
+            if source.kind in ("storage", "gradient"):
+                grad = source.kind == "storage" and place.requires_grad
+                if (buffer.shape, buffer.dtype, buffer.device, grad) != expected:
+                    return None
+        for generator, number in capture.trace.draws:
+            if number < 0:
+                generator.next_key()
+            else:
+                found[number] = generator.key_node(capture.trace.expected[number][2]).value
+        return found
+
+    def _scalars(self, trace: Trace, bindings: Bindings) -> dict[str, int]:
+        """The values of the program's variables in this call."""
+        for name, values in bindings.values.items():
+            if name in trace.scalars and len(values) > 1:
+                raise JitError(
+                    f"jit {trace.name}: variable {name!r} has the values {sorted(values)} in one call; give each value "
+                    "a variable of its own"
+                )
+        return trace.scalars | {name: max(values) for name, values in bindings.values.items()}
+
+    def _deliver(
+        self,
+        trace: Trace,
+        results: Sequence[Buffer],
+        bindings: Bindings,
+        tensors: Sequence[Tensor],
+        scalars: dict[str, int],
+    ) -> R:
+        """Put the results where the function would have put them, and give what it would have returned."""
+
+        def shape(root: int) -> graph.Shape:
+            known = {}
+            for size in trace.shapes[root]:
+                for var in () if type(size) is int else variables(size):
+                    known[var] = Var(var.name, var.low, var.high).bind(scalars[var.name])
+            return tuple(
+                [size if type(size) is int else substitute(size, known) for size in trace.shapes[root]]
+            )
+
+        def tensor(root: int) -> Tensor:
+            node = graph.buffer(shape(root), results[root].dtype, results[root].device)
+            node.fill(results[root])
+            return Tensor.from_node(node)
+
+        targets = [_storage(place, tensors) for place, _ in trace.writes]
+        for (place, root), target in zip(trace.writes, targets, strict=True):
+            assert target is not None, "a storage that is written to is there"
+            target.hold(results[root], shape(root))
+            given = bindings.tensors[place.what] if place.kind == "argument" else None
+            if given is not None and given._steps:
+                given.detach().assign(Tensor.from_node(target.node))
+        for leaf, root in trace.grads:
+            leaf.grad = None if root < 0 else tensor(root)
+
+        def result(item: object) -> object:
+            if not isinstance(item, Result):
+                return item
+            if item.argument >= 0:
+                return bindings.tensors[item.argument]
+            return item.tensor if item.tensor is not None else tensor(item.root)
+
+        return map_leaves(trace.result, result)  # type: ignore[return-value]
+
+    # ---- observing -----------------------------------------------------------------------------------------
+
+    def _observe(
+        self, key: Hashable, args: tuple, kwargs: dict, bindings: Bindings, tensors: Sequence[Tensor]
+    ) -> R:
+        trace = Trace(self._function)
+        trace.run(args, kwargs, bindings, tensors)
+        assert trace.normal is not None, "a run gives a graph"
+        engine = current_engine()
+        executable = engine.executable(trace.normal) if isinstance(engine, TgEngine) else None
+        guards = [(id(leaf), missing) for leaf, missing in trace.guards]
+        alike = [
+            each
+            for each in self._last.get(key, ())
+            if [(id(leaf), missing) for leaf, missing in each.guards] == guards
+        ]
+        unlike = trace.difference(alike[-1]) if alike else ""
+        scalars = dict(trace.normal.scalars)
+        if executable is not None:
+            results = executable.run(trace.normal.buffers, scalars)
+        else:
+            engine.realize(trace.roots)
+            results = [root.value for root in trace.roots]
+        delivered = self._deliver(trace, results, bindings, tensors, scalars)
+        trace.settle()
+        self._judge(key, trace, alike[-1] if alike else None, unlike, executable, bindings)
+        return delivered
+
+    def _judge(
+        self,
+        key: Hashable,
+        trace: Trace,
+        before: Trace | None,
+        unlike: str,
+        executable: Executable | None,
+        bindings: Bindings,
+    ) -> None:
+        """Make a capture of two traces that agree. Raises: JitError: they cannot agree."""
+        self._objects += [
+            item for item in bindings.objects if not any(item is each for each in self._objects)
+        ]
+        self._last[key] = [each for each in self._last.get(key, ()) if each is not before] + [trace]
+        if before is None:
+            return
+        if trace.problem:
+            raise JitError(f"jit {trace.name}: {trace.problem}")
+        changed = before.state.changes()
+        if unlike and not before.problem and not changed:
+            raise JitError(f"jit {trace.name}: {unlike}")
+        self._unlike += bool(unlike)
+        if self._unlike > MOST_UNLIKE:
+            raise JitError(
+                f"jit {trace.name}: captured {MOST_UNLIKE} times without a replay, the last time because "
+                f"{', '.join(changed.values())}; make it a tensor"
+            )
+        if executable is not None and not unlike:
+            trace.state.ignored |= before.state.ignored | changed.keys()
+            others = [each for each in self._captures.get(key, ()) if each.trace.graph != trace.graph]
+            self._captures[key] = [*others, _Capture(trace, before, executable)]
+
+
+def _storage(place: Source, tensors: Sequence[Tensor]) -> Storage | None:
+    match place.kind:
+        case "argument":
+            return tensors[place.what]._storage
+        case "storage":
+            return place.what
+        case "gradient":
+            return place.what.grad._storage
+    return None
