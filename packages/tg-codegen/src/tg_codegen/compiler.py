@@ -67,8 +67,8 @@ def compile_kernel(kernel: Kernel, target: str, plan: Plan | None = None) -> Bin
     from tg_codegen.x86_64.backend import compile_function
 
     _, function, groups = lower_kernel(kernel, target, plan)
-    code, resources = compile_function(function, target.partition(":")[2])
     count = len(kernel.parameters)
+    code, resources = compile_function(function, target.partition(":")[2], count)
     layout = ArgumentLayout(
         8 * (count + len(kernel.scalars)),
         tuple(range(0, 8 * count, 8)),

@@ -15,8 +15,11 @@ from tg_codegen.machine.nodes import INDEX, OPS, Address, Assign, Function, If, 
 
 __all__ = ["Builder", "Expansion"]
 
-Expansion = Callable[..., Reg]
-"""`(builder, *operands)` or, for an operation with an attribute, `(builder, *operands, attr)` -> the result."""
+Expansion = Callable[..., Reg | None]
+"""`(builder, *operands)` or, for an operation with an attribute, `(builder, *operands, attr)` -> the result, or None
+where the target has the operation on these operands.
+
+Under ("load", dtype) and ("store", dtype) stands what takes the arguments of `load` and `store`."""
 
 _FOLDS: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b,
@@ -116,7 +119,7 @@ class Builder:
         if reg is None:
             if expansion is not None:
                 reg = expansion(self, *args, attr) if attr else expansion(self, *args)
-            else:
+            if reg is None:
                 uniform = op == "splat" or (
                     op != "lane" and op != "mask" and all(arg.uniform for arg in args)
                 )
@@ -153,6 +156,9 @@ class Builder:
         volatile: bool = False,
     ) -> Reg:
         """Elements from memory; a `volatile` load stays in the present frame."""
+        expansion = self._expansions.get(("load", memory))
+        if expansion is not None:
+            return expansion(self, type, memory, address, access, mask, other, volatile)
         parts = [r for r in (address.base, address.index, address.each, mask, other) if r is not None]
         depth = self.depth if volatile else max(self._depth[reg] for reg in parts)
         frame = self._frames[depth]
@@ -178,6 +184,10 @@ class Builder:
         volatile: bool = False,
     ) -> None:
         """Write elements, here."""
+        expansion = self._expansions.get(("store", memory))
+        if expansion is not None:
+            expansion(self, memory, address, access, value, mask, volatile)
+            return
         self._frames[-1].statements.append(
             Instr("store", None, (value,), memory, address, access, mask, volatile=volatile)
         )
