@@ -1,0 +1,611 @@
+"""Give every virtual register a place: linear scan over intervals, which are split where registers run out.
+
+Intervals are visited by their start, so the free registers of a file are a bit mask. One that finds none free takes
+the place of the interval that costs least to do without for a while: its reloads, weighted by loop depth, over the
+distance to its next mention. What is taken from an interval becomes later intervals of their own, which begin with a
+reload and are visited in turn. A register that was split has a slot that each write goes to as well, so a slot is
+always right and only these rules keep pieces right:
+
+- A piece that begins with a reload ends before a label which a branch from before its start goes to.
+- A piece that covers the start of a loop and is mentioned in it covers the loop. A register taken away within a loop
+  that it entered in a register is therefore taken away for the whole loop: its earlier mentions there become pieces in
+  the old place, reloaded too.
+- A piece whose first mention lies in a later loop is reloaded before that loop.
+- A write within a loop that its piece covers is stored once, behind the loop.
+
+A value with `remake` has no slot: it is made again. Tied operands: where the use dies, the definition takes its place;
+elsewhere a copy is put before the instruction. A copy within one place vanishes.
+Source: Wimmer and Moessenboeck, "Optimized interval splitting in a linear scan register allocator", VEE 2005.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+from tg_codegen.machine.code import Code, Inst, VReg
+from tg_codegen.machine.liveness import Interval, Liveness, LoopRange, analyse_liveness
+
+__all__ = ["Allocation", "Inserted", "RegisterFile", "Target", "allocate_registers"]
+
+
+class RegisterFile(NamedTuple):
+    """The registers that may be given away, the best first, and the bytes of one.
+
+    Tuples need numbers in ascending order without gaps.
+    """
+
+    numbers: tuple[int, ...]
+    unit_bytes: int
+
+
+class Target(Protocol):
+    """What register allocation asks of a target. What it makes leaves flags alone, as does every `VReg.remake`."""
+
+    files: Mapping[str, RegisterFile]
+
+    def copy(self, dst: VReg, src: VReg) -> Inst:
+        """`dst` becomes `src`."""
+
+    def is_copy(self, inst: Inst) -> bool:
+        """Whether an instruction with one definition and one use, no memory access, makes the one the other."""
+
+    def spill(self, reg: VReg, slot: int) -> Inst:
+        """Store a register at a byte offset within the spill area, a multiple of the size's largest power of two."""
+
+    def reload(self, reg: VReg, slot: int) -> Inst:
+        """Load it from there."""
+
+
+class Inserted(NamedTuple):
+    """What an instruction that allocation inserted does: `kind` is "spill", "reload", "remake" or "copy"."""
+
+    kind: str
+    reg: VReg
+    source: VReg | None = None
+    """What a copy copies; the register of the code before that a remake makes."""
+    slot: int = -1
+
+
+@dataclass(slots=True)
+class Allocation:
+    """Code whose every register has a number, and what it cost.
+
+    `origin[i]` says for item i of the code which item of the code before it was, or what was inserted.
+    """
+
+    code: Code
+    numbers: dict[VReg, int]
+    origin: list[int | Inserted]
+    slot_bytes: int = 0
+    spills: int = 0
+    reloads: int = 0
+    remakes: int = 0
+    copies: int = 0
+    """Copies inserted for tied operands."""
+
+
+_NEVER = 1 << 60
+
+
+class _File:
+    """The registers of one file; bit k of a mask is the k-th of `numbers`."""
+
+    __slots__ = ("bit_of", "blocks", "free", "name", "numbers", "owner", "starts", "tuples")
+
+    def __init__(self, name: str, numbers: tuple[int, ...]):
+        self.name, self.numbers = name, numbers
+        self.bit_of = {number: bit for bit, number in enumerate(numbers)}
+        self.free = (1 << len(numbers)) - 1
+        self.owner: list[Interval | None] = [None] * len(numbers)
+        self.blocks: dict[int, list[tuple[int, int]]] = {}
+        """Times at which a fixed register or a clobber needs a place, the next one last."""
+        self.tuples = all(b == a + 1 for a, b in pairwise(numbers))
+        self.starts: dict[int, int] = {}
+
+    def block(self, number: int, start: int, end: int) -> None:
+        bit = self.bit_of.get(number)
+        if bit is not None:
+            self.blocks.setdefault(bit, []).append((start, end))
+
+    def blocked_from(self, bit: int, units: int, start: int) -> int:
+        """When a place is next needed by something fixed."""
+        first = _NEVER
+        for k in range(bit, bit + units):
+            blocks = self.blocks.get(k)
+            if blocks:
+                while blocks and blocks[-1][1] <= start:
+                    blocks.pop()
+                if blocks and blocks[-1][0] < first:
+                    first = blocks[-1][0]
+        return first
+
+    def unblocked(self, mask: int, start: int, end: int) -> int:
+        """The bits of a mask that nothing fixed needs in a time."""
+        for bit in self.blocks:
+            if mask >> bit & 1 and self.blocked_from(bit, 1, start) < end:
+                mask &= ~(1 << bit)
+        return mask
+
+    def fitting(self, mask: int, units: int, align: int) -> int:
+        """Where in a mask aligned tuples can begin."""
+        if units > 1:
+            assert self.tuples, f"register file {self.name} has tuples, but its numbers have gaps"
+            single = mask
+            for k in range(1, units):
+                mask &= single >> k
+        if align > 1:
+            starts = self.starts.get(align)
+            if starts is None:
+                starts = sum(1 << bit for bit, number in enumerate(self.numbers) if number % align == 0)
+                self.starts[align] = starts
+            mask &= starts
+        return mask
+
+
+def allocate_registers(code: Code, target: Target) -> Allocation:
+    """Places for all registers of a function, and its code with spills, reloads and copies."""
+    scan = _Scan(code, target)
+    scan.run()
+    return _Rewrite(scan, target).run()
+
+
+class _Scan:
+    """The linear scan. It leaves `place` in every interval, and the pieces of registers that were split."""
+
+    def __init__(self, code: Code, target: Target):
+        self.code = code
+        self.live: Liveness = analyse_liveness(code)
+        self.files = {name: _File(name, file.numbers) for name, file in target.files.items()}
+        self.pieces: dict[VReg, list[Interval]] = {}
+        self.lives: dict[VReg, tuple[int, int]] = {}  # of registers in pieces, from start to end
+        self.copies: list[int] = []
+        self.tie_copies: dict[int, list[tuple[VReg, VReg]]] = {}
+        self.must: dict[VReg, VReg] = {}
+        self.hints: dict[VReg, VReg] = {}
+        self.heap: list[tuple[int, int, int, Interval]] = []
+        self.ends: list[tuple[int, int, Interval]] = []
+        self.serial = 0
+        self.prepare(target)
+
+    def prepare(self, target: Target) -> None:
+        """Ties, copies, fixed registers and clobbers."""
+        intervals, hints = self.live.intervals, self.hints
+        for index, item in enumerate(self.code.items):
+            if item.__class__ is not Inst:
+                continue
+            if item.tied:
+                self.tie(index, item)
+            elif len(item.defs) == 1 and len(item.uses) == 1 and not item.memory and target.is_copy(item):
+                dst, src = item.defs[0], item.uses[0]
+                self.copies.append(index)
+                hints.setdefault(dst, src)
+                if dst.fixed is not None or intervals[dst].start < intervals[src].start:
+                    hints[src] = dst
+                else:
+                    hints.setdefault(src, dst)
+            for file, number in item.clobbers:
+                if file in self.files:
+                    self.files[file].block(number, 2 * index + (not item.early), 2 * index + 2)
+        for reg, interval in intervals.items():
+            if reg.fixed is not None and interval.start >= 0:
+                for k in range(reg.units):
+                    self.files[reg.file].block(reg.fixed + k, interval.start, interval.end)
+        for file in self.files.values():
+            for blocks in file.blocks.values():
+                blocks.sort(reverse=True)
+
+    def tie(self, index: int, inst: Inst) -> None:
+        intervals = self.live.intervals
+        taken: set[VReg] = set()
+        for d, u in inst.tied:
+            dst, src = inst.defs[d], inst.uses[u]
+            if dst is src:
+                taken.add(src)
+                continue
+            to, of = intervals[dst], intervals[src]
+            begins, dies = to.mentions[0] == 2 * index + 1, of.end == 2 * index + 1
+            alone = not any(reg.fixed is not None for reg in inst.defs) and not any(
+                file == dst.file for file, _ in inst.clobbers
+            )
+            alone = alone and (src.fixed is None or src.fixed in self.files[src.file].bit_of)
+            if begins and dies and alone and src not in taken:
+                self.must[dst] = src
+                to.start = 2 * index + 1
+                taken.add(src)
+                self.hints.setdefault(src, dst)
+                continue
+            assert src not in taken, f"{inst.opcode}: {src} is tied twice"
+            assert dst not in inst.uses, f"{inst.opcode}: {dst} is tied to {src} and read as well"
+            taken.add(src)
+            self.tie_copies.setdefault(index, []).append((dst, src))
+            to.start = min(to.start, 2 * index)
+            to.mentions.insert(bisect_left(to.mentions, 2 * index + 1), 2 * index)
+            self.hints.setdefault(dst, src)
+            if dst.fixed is not None:
+                self.hints[src] = dst
+
+    def run(self) -> None:
+        must, hints, ends, files = self.must, self.hints, self.ends, self.files
+        last: dict[VReg, int] = {}  # where a register was put last
+        intervals = sorted(self.live.intervals.values(), key=_start)
+        self.heap = heap = [
+            (interval.start, interval.reg not in must, serial, interval)
+            for serial, interval in enumerate(intervals)
+        ]
+        self.serial = len(heap)
+        heapify(heap)
+        while heap:
+            now, _, serial, current = heappop(heap)
+            while ends and ends[0][0] <= now:
+                _, _, ended = heappop(ends)
+                if ended.end <= now:
+                    self.release(ended)
+            reg = current.reg
+            file = files[reg.file]
+            units = reg.units
+            pinned = reg.fixed is not None and current is self.live.intervals[reg]
+            if pinned:
+                bit = file.bit_of.get(reg.fixed, -1)
+                if bit < 0:
+                    continue  # a register that is not ours to give, such as a stack pointer
+                for owner in file.owner[bit : bit + units]:
+                    if owner is not None and owner.place >= 0:
+                        self.take_away(owner, now, f"a second fixed register, {reg}")
+            elif reg in must:
+                bit = last[must.pop(reg)]
+            else:
+                bit = -1
+                fits = file.free if not file.blocks else file.unblocked(file.free, now, current.end)
+                if units > 1 or reg.align > 1:
+                    fits = file.fitting(fits, units, reg.align)
+                if fits:
+                    bit = last.get(reg, -1)
+                    if bit < 0 or not fits >> bit & 1:
+                        hint = hints.get(reg) or reg.hint
+                        if hint is not None and hint.file == reg.file:
+                            fixed = hint.fixed
+                            bit = last.get(hint, -1) if fixed is None else file.bit_of.get(fixed, -1)
+                        if bit < 0 or not fits >> bit & 1:
+                            bit = (fits & -fits).bit_length() - 1
+                else:
+                    bit = self.make_room(current, file, now)
+                    if bit < 0:
+                        continue
+            current.place = last[reg] = bit
+            if units == 1:
+                file.free &= ~(1 << bit)
+                file.owner[bit] = current
+            else:
+                file.free &= ~(((1 << units) - 1) << bit)
+                file.owner[bit : bit + units] = [current] * units
+            if file.blocks and (not pinned or now < 0):
+                blocked = file.blocked_from(bit, units, now)
+                if blocked < current.end:
+                    self.split(current, blocked, now)
+                    if not current.mentions:
+                        self.release(current)
+                        continue
+            heappush(ends, (current.end, serial, current))
+
+    def release(self, interval: Interval) -> None:
+        file = self.files[interval.reg.file]
+        bit, units = interval.place, interval.reg.units
+        if file.owner[bit] is interval:
+            file.owner[bit : bit + units] = [None] * units
+            file.free |= ((1 << units) - 1) << bit
+
+    def take_away(self, owner: Interval, now: int, why: str) -> None:
+        assert self.spare(owner, now), f"{self.code.name}: {owner.reg} has no register, because of {why}"
+        self.split(owner, now, now)
+        self.release(owner)
+
+    def make_room(self, current: Interval, file: _File, now: int) -> int:
+        """A place for an interval where none is free for all of its time, or -1 when it is better to wait."""
+        units, align = current.reg.units, current.reg.align
+        everywhere = file.fitting((1 << len(file.numbers)) - 1, units, align)
+        costs: dict[int, float] = {}
+        best, least = -1, float(_NEVER)
+        if self.spare(current, now):
+            least = self.cost(current, now)
+        for bit in range(len(file.numbers)):
+            if not everywhere >> bit & 1:
+                continue
+            blocked = file.blocked_from(bit, units, now)
+            if blocked <= now | 1:
+                continue
+            cost = self.cost(current, blocked) if blocked < current.end else 0.0
+            for owner in dict.fromkeys(file.owner[bit : bit + units]):
+                if owner is not None:
+                    if id(owner) not in costs:
+                        costs[id(owner)] = self.cost(owner, now) if self.spare(owner, now) else _NEVER
+                    cost += costs[id(owner)]
+            if cost < least:
+                best, least = bit, cost
+        if best >= 0:
+            for owner in file.owner[best : best + units]:
+                if owner is not None and file.owner[owner.place] is owner:
+                    self.split(owner, now, now)
+                    self.release(owner)
+            return best
+        assert least < _NEVER, (
+            f"{self.code.name}: item {now >> 1} needs more {file.name} registers than there are"
+        )
+        self.split(current, now, now)
+        return -1
+
+    def spare(self, interval: Interval, at: int) -> bool:
+        """Whether an interval can lose its register at a time: it is not needed at once nor fixed."""
+        if interval.reg.fixed is not None and self.live.intervals[interval.reg].start >= 0:
+            return False
+        after = bisect_left(interval.mentions, at)
+        return after == len(interval.mentions) or interval.mentions[after] >> 1 != at >> 1
+
+    def cost(self, interval: Interval, at: int) -> float:
+        """What it costs to be without a register from a time on, over the time won."""
+        reg, mentions, weights = interval.reg, interval.mentions, self.live.weights
+        after = bisect_left(mentions, at)
+        following = mentions[after] if after < len(mentions) else interval.end
+        loop = self.entered(interval, at)
+        weight = 0.0
+        if loop is not None:
+            first, behind = bisect_left(mentions, 2 * loop.start), bisect_right(mentions, 2 * loop.end)
+            weight = sum([weights[position >> 1] for position in mentions[first:behind]])
+            after = max(after, behind) if first == behind else len(mentions)
+        if after < len(mentions):
+            weight += weights[mentions[after] >> 1]
+        if reg.remake is not None:
+            weight *= 0.5
+        elif reg not in self.pieces:
+            weight += weights[mentions[0] >> 1]
+        return weight / (following - at + 1)
+
+    def entered(self, interval: Interval, at: int) -> LoopRange | None:
+        """The outermost loop around a time that an interval came into."""
+        loop, found = self.live.loop_of[at >> 1], None
+        while loop is not None and 2 * loop.start >= interval.start:
+            found, loop = loop, loop.outer
+        return found
+
+    def split(self, interval: Interval, at: int, now: int) -> None:
+        """End an interval at a time and make pieces of what follows; those before `now` keep its place."""
+        mentions = interval.mentions
+        cut = bisect_left(mentions, at)
+        if cut < len(mentions) and mentions[cut] >> 1 == at >> 1:
+            cut = bisect_left(mentions, at & ~1)  # all of an instruction's mentions are in one piece
+        past, future = mentions[:cut], mentions[cut:]
+        if interval.reg not in self.pieces:
+            self.pieces[interval.reg] = [interval]
+            self.lives[interval.reg] = (interval.start, interval.end)
+        known = self.pieces[interval.reg]
+        starts: list[int] = []
+        loop = self.live.loop_of[at >> 1]
+        while loop is not None and 2 * loop.start >= interval.start:
+            starts.append(loop.start)
+            loop = loop.outer
+        made: list[Interval] = []
+        self.pieces_of(interval.reg, future, at >> 1, made)
+        for start in starts:  # from the innermost outwards
+            first = bisect_left(past, 2 * start)
+            self.pieces_of(interval.reg, past[first:], start, made)
+            past = past[:first]
+        interval.mentions = past
+        if past:
+            interval.end = self.end_of(interval.start, past)
+        else:
+            known.remove(interval)
+        for piece in made:
+            known.append(piece)
+            if piece.start < now:
+                piece.place = interval.place
+            else:
+                self.serial += 1
+                heappush(self.heap, (piece.start, 1, self.serial, piece))
+
+    def pieces_of(self, reg: VReg, mentions: list[int], floor: int, made: list[Interval]) -> None:
+        """Intervals for mentions behind the item `floor`, each reloaded before the loops that begin behind it."""
+        loop_of, joins, items = self.live.loop_of, self.live.joins, self.code.items
+        first = 0
+        while first < len(mentions):
+            start = mentions[first]
+            if start & 1 and items[start >> 1].early:
+                start -= 1
+            loop = loop_of[start >> 1]
+            while loop is not None and loop.start > floor:
+                start = 2 * loop.start
+                loop = loop.outer
+            limit = len(items)
+            for label, branch in joins[bisect_right(joins, (start >> 1, _NEVER)) :]:
+                if branch < start >> 1:
+                    limit = label
+                    break
+            behind = bisect_left(mentions, 2 * limit, first)
+            part = mentions[first:behind]
+            made.append(Interval(reg, start, self.end_of(start, part), part))
+            first, floor = behind, limit
+
+    def end_of(self, start: int, mentions: list[int]) -> int:
+        end = mentions[-1] + 1
+        seen: LoopRange | None = None
+        for position in mentions:
+            loop = self.live.loop_of[position >> 1] if position >= 0 else None
+            if loop is not seen:
+                seen = loop
+                while loop is not None and 2 * loop.start >= start:
+                    end = max(end, 2 * loop.end + 1)
+                    loop = loop.outer
+        return end
+
+
+def _start(interval: Interval) -> int:
+    return interval.start
+
+
+def _renamed(inst: Inst, names: Mapping[VReg, VReg]) -> Inst:
+    return Inst(
+        inst.opcode,
+        tuple(op if op.__class__ in (int, str) else op.renamed(names) for op in inst.operands),
+        tuple(names.get(reg, reg) for reg in inst.defs),
+        tuple(names.get(reg, reg) for reg in inst.uses),
+        inst.tied,
+        inst.early,
+        inst.memory,
+        inst.clobbers,
+        inst.extra,
+    )
+
+
+class _Gap:
+    """What is inserted before an item, in this order."""
+
+    __slots__ = ("copies", "loads", "stores")
+
+    def __init__(self) -> None:
+        self.stores: list[tuple[Inst, Inserted]] = []
+        self.loads: list[tuple[Inst, Inserted]] = []
+        self.copies: list[tuple[Inst, Inserted]] = []
+
+
+class _Rewrite:
+    """The code with registers for pieces, reloads, spills and copies."""
+
+    def __init__(self, scan: _Scan, target: Target):
+        self.scan, self.target, self.code = scan, target, scan.code
+        self.gaps: dict[int, _Gap] = {}
+        self.names: dict[int, dict[VReg, VReg]] = {}  # of pieces, by item
+        self.dropped: set[int] = set()
+        self.result = Allocation(self.code, {}, [])
+
+    def run(self) -> Allocation:
+        scan, numbers = self.scan, self.result.numbers
+        for reg, interval in scan.live.intervals.items():
+            place = interval.place
+            numbers[reg] = scan.files[reg.file].numbers[place] if place >= 0 else reg.fixed
+        if scan.pieces:
+            self.place_pieces()
+        for index, ties in scan.tie_copies.items():
+            names = self.names.setdefault(index, {})
+            for dst, src in ties:
+                to, of = names.get(dst, dst), names.get(src, src)
+                if numbers[to] != numbers[of]:
+                    self.result.copies += 1
+                    self.gap(index).copies.append((self.target.copy(to, of), Inserted("copy", to, of)))
+                names[src] = to
+        for index in scan.copies:
+            inst, names = self.code.items[index], self.names.get(index, {})
+            dst, src = inst.defs[0], inst.uses[0]
+            if dst.file == src.file and numbers[names.get(dst, dst)] == numbers[names.get(src, src)]:
+                self.dropped.add(index)
+        self.emit()
+        return self.result
+
+    def gap(self, index: int) -> _Gap:
+        return self.gaps.setdefault(index, _Gap())
+
+    def place_pieces(self) -> None:
+        """Name the pieces of every split register, and insert what moves its value."""
+        scan, result, target = self.scan, self.result, self.target
+        count = max(reg.number for reg in scan.live.intervals) + 1
+        loads: dict[VReg, list[tuple[int, VReg]]] = {}
+        named: dict[VReg, list[tuple[Interval, VReg]]] = {}
+        for reg, parts in scan.pieces.items():
+            for part in parts:
+                name = reg
+                if part is not scan.live.intervals[reg]:
+                    name = VReg(count, reg.file, reg.units, reg.align)
+                    count += 1
+                    result.numbers[name] = scan.files[reg.file].numbers[part.place]
+                    for position in part.mentions:
+                        self.names.setdefault(position >> 1, {})[reg] = name
+                    if self.begins_with_reload(reg, part):
+                        loads.setdefault(reg, []).append((part.start >> 1, name))
+                named.setdefault(reg, []).append((part, name))
+        remade = {reg for reg in loads if reg.remake is not None and self.written_once(reg)}
+        slots = self.assign_slots([reg for reg in loads if reg not in remade])
+        for reg, places in loads.items():
+            for index, name in places:
+                if reg in remade:
+                    inst, what = _renamed(reg.remake, {reg: name}), Inserted("remake", name, reg)
+                else:
+                    inst, what = target.reload(name, slots[reg]), Inserted("reload", name, slot=slots[reg])
+                self.gap(index).loads.append((inst, what))
+            result.remakes += len(places) * (reg in remade)
+            result.reloads += len(places) * (reg not in remade)
+            if reg not in remade:
+                for index, name in dict.fromkeys(self.writes(named[reg])):
+                    result.spills += 1
+                    what = Inserted("spill", name, slot=slots[reg])
+                    self.gap(index + 1).stores.append((target.spill(name, slots[reg]), what))
+            elif len(first := scan.live.intervals[reg].mentions) == 1:
+                index = first[0] >> 1
+                if self.code.items[index].defs == (reg,):
+                    self.dropped.add(index)
+
+    def begins_with_reload(self, reg: VReg, part: Interval) -> bool:
+        first = part.mentions[0]
+        if part.start >> 1 != first >> 1:
+            return True
+        copied = any(dst is reg for dst, _ in self.scan.tie_copies.get(first >> 1, ()))
+        return not first & 1 and not copied
+
+    def written_once(self, reg: VReg) -> bool:
+        return sum(position & 1 for part in self.scan.pieces[reg] for position in part.mentions) == 1
+
+    def writes(self, parts: list[tuple[Interval, VReg]]) -> list[tuple[int, VReg]]:
+        """The items behind which a register's value is to be stored: its writes, or the loops around them."""
+        found = []
+        for part, name in parts:
+            for position in part.mentions:
+                if position & 1:
+                    index = position >> 1
+                    loop = self.scan.live.loop_of[index] if index >= 0 else None
+                    while loop is not None and 2 * loop.start >= part.start:
+                        index, loop = loop.end, loop.outer
+                    found.append((index, name))
+        return found
+
+    def assign_slots(self, regs: list[VReg]) -> dict[VReg, int]:
+        """Byte offsets, the largest registers first; where lives of one size do not meet they share a slot."""
+        sizes: dict[int, list[VReg]] = {}
+        for reg in regs:
+            sizes.setdefault(self.target.files[reg.file].unit_bytes * reg.units, []).append(reg)
+        slots: dict[VReg, int] = {}
+        top = 0
+        for size in sorted(sizes, reverse=True):
+            align = size & -size
+            top = (top + align - 1) & -align
+            busy: list[tuple[int, int]] = []  # (end of the life, slot)
+            for reg in sorted(sizes[size], key=lambda reg: self.scan.lives[reg]):
+                start, end = self.scan.lives[reg]
+                if busy and busy[0][0] <= start:
+                    _, slots[reg] = heappop(busy)
+                else:
+                    slots[reg] = top
+                    top += size
+                heappush(busy, (end, slots[reg]))
+        self.result.slot_bytes = top
+        return slots
+
+    def emit(self) -> None:
+        result, code = self.result, self.code
+        if not self.gaps and not self.dropped and not any(self.names.values()):
+            result.origin = list(range(len(code.items)))
+            return
+        items: list = []
+        origin = result.origin
+        for index, item in enumerate([*code.items, None]):
+            gap = self.gaps.get(index)
+            if gap is not None:
+                for inst, what in (*gap.stores, *gap.loads, *gap.copies):
+                    items.append(inst)
+                    origin.append(what)
+            if item is None or index in self.dropped:
+                continue
+            names = self.names.get(index)
+            items.append(_renamed(item, names) if names else item)
+            origin.append(index)
+        result.code = Code(code.name, items, code.scratch_bytes)
