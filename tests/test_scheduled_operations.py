@@ -10,13 +10,14 @@ import pytest
 
 import tg_frontend as tg
 from tg_frontend import Tensor
+from tg_ir.graph import Node
 from tg_ir.graph.interpret import interpret_graph
 from tg_ir.kernel import Load, Reduce, roots, toposort
 from tg_ir.numpy_dtypes import decode
 from tg_ir.program import Launch, Program
 from tg_ir.program.interpret import interpret_program
-from tg_ir.symbolic import bounds
-from tg_schedule import peak_bytes, schedule
+from tg_ir.symbolic import Variable, bounds
+from tg_schedule import Scheduled, peak_bytes, schedule
 
 
 def sample(*shape: int, seed: int = 0, grad: bool = False) -> Tensor:
@@ -29,12 +30,17 @@ def program_of(*tensors: Tensor) -> Program:
         patch.setenv("TG_VERIFY", "1")
         nodes = [tensor.node for tensor in tensors]
         scheduled = schedule(nodes)
+    check(scheduled, nodes)
+    return scheduled.program
+
+
+def check(scheduled: Scheduled, nodes: list[Node]) -> None:
+    """The program equals the interpreter."""
     given = {number: np.array(buffer.memory).reshape(-1) for number, buffer in scheduled.inputs.items()}
     results = given | interpret_program(scheduled.program, given, scheduled.scalars)
     for node, number, want in zip(nodes, scheduled.outputs, interpret_graph(nodes), strict=True):
         got = decode(results[number], node.dtype).reshape(want.shape)
         np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
-    return scheduled.program
 
 
 def work(program: Program) -> int:
@@ -153,3 +159,22 @@ def test_memory_of_a_chain_of_layers_does_not_grow_with_its_length() -> None:
         return peak_bytes(program_of(x))
 
     assert chain(3) == chain(9)
+
+
+def test_decoding_step_writes_its_caches_in_place_by_one_program_for_all_lengths() -> None:
+    length, programs = Variable("length", 1, 16), []
+    for now in (1, 5, 16):
+        n = length.bind(now)
+        keys, values = sample(1, 2, 16, 4, seed=1), sample(1, 2, 16, 4, seed=2)
+        caches = [keys.node.value, values.node.value]
+        keys[:, :, n - 1 : n] = sample(1, 2, 1, 4, seed=3)
+        values[:, :, n - 1 : n] = sample(1, 2, 1, 4, seed=4)
+        result = sample(1, 2, 1, 4).scaled_dot_product_attention(keys[:, :, :n], values[:, :, :n])
+        nodes = [result.node, keys.node, values.node]
+        scheduled = schedule(nodes, donate=dict(zip(nodes[1:], caches, strict=True)))
+        check(scheduled, nodes)
+        programs.append(scheduled.program)
+    assert programs[0] == programs[1] == programs[2]
+    assert len(programs[0].kernels) == 3  # a row into each cache, and attention
+    assert len(programs[0].numbers("state")) == 2
+    assert peak_bytes(programs[0]) == {}

@@ -82,7 +82,12 @@ def ceildiv(a: SymInt, b: SymInt) -> SymInt:
 
 def leaves(e: SymInt) -> tuple[Leaf, ...]:
     """The leaves that e is made of, in order of name."""
-    found = [each for each in postorder(e) if isinstance(each, Leaf)] if isinstance(e, Expr) else []
+    return _leaves(e) if isinstance(e, Expr) else ()
+
+
+@lru_cache(maxsize=1 << 14)
+def _leaves(e: Expr) -> tuple[Leaf, ...]:
+    found = [each for each in postorder(e) if isinstance(each, Leaf)]
     return tuple(sorted(found, key=lambda leaf: leaf.order[1:]))
 
 

@@ -324,6 +324,9 @@ def _at_most_zero(e: SymInt) -> SymInt:
         ((quotient, sign),) = quotients
         x, q = quotient.dividend, quotient.divisor
         return _at_most_zero(sign * x + q * (e - sign * quotient) + (1 - q if sign > 0 else 0))
+    # x%q <= 0 -> x%q == 0
+    if type(e) is Mod:
+        return _is_zero(e)
     # g*x + r <= 0 -> x + k <= 0  where r//g rounded up is always k
     const = const_of(e)
     for g in sorted({abs(coefficient) for _, coefficient in terms_of(e)}, reverse=True):
@@ -361,6 +364,16 @@ def _is_zero(e: SymInt) -> SymInt:
         g = -g
     if g != 1:
         return _is_zero(make_sum({term: c // g for term, c in terms_of(e)}, const // g))
+    # x%q == 0 -> x == 0  for -q < x < q; coefficients of x may differ by q
+    if type(e) is Mod and type(e.divisor) is int:
+        q = e.divisor
+        for half in (q, q - 1):  # q/2 may count as -q/2
+            terms = {term: c % q - q * (2 * (c % q) > half) for term, c in terms_of(e.dividend)[1:]}
+            terms |= {term: c % q - q * (2 * (c % q) > q) for term, c in terms_of(e.dividend)[:1]}
+            rest = make_sum(terms, const_of(e.dividend))
+            rest -= q * -(-bounds(rest)[0] // q)
+            if bounds(rest)[1] < q:
+                return _is_zero(rest)
     if (condition := _lone_condition(e)) is not None and (const or isinstance(condition, (Compare, And, Or))):
         return condition if const else logical_not(condition)
     if e.relational and (nonnegative(e - 1) or nonnegative(-e - 1)):

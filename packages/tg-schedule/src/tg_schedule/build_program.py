@@ -85,15 +85,14 @@ class _Builder:
             self.write_into(head, drafts[0])
         else:
             results, loaded = self.lower(drafts)
-            over = {}
+            loads = _loads(results.values())
+            over: dict[Node, Node] = {}
             for draft in drafts:
                 for node in draft.outputs:
                     given = self.choice.over.get(node)
-                    candidates = self.dying(draft, node) if given is None else [given]
-                    for each in candidates:
-                        if each not in over.values() and _loads_only_there(
-                            self.parameter(each), results[node], results.values()
-                        ):
+                    for each in self.dying(draft, node) if given is None else [given]:
+                        there = loads.get(self.parameter(each), set()) <= {results[node][:2]}
+                        if there and each not in over.values():
                             over[node] = each
                             break
             if over:
@@ -143,7 +142,8 @@ class _Builder:
         result, _, combine = write(low, node)
         if over is not None and behind_reshape(base) is over:
             given = self.parameter(over)
-            if given not in low.loaded or (not combine and _loads_only_there(given, result, [result])):
+            there = set() if combine else {result[:2]}
+            if _loads([result]).get(given, set()) <= there:
                 low = self.lowering(draft, {over})
             else:
                 over = None
@@ -184,15 +184,15 @@ def _boxed(low: Lowering, node: Node) -> tuple[Lowered, SymInt, str]:
     return (_axes(sizes), flat_index(target, base.shape), low.pull(source, place)), 1, ""
 
 
-def _loads_only_there(parameter: Parameter, own: Lowered, results: Iterable[Lowered]) -> bool:
-    """Whether a buffer is loaded only at the very point at which `own` would write it."""
+def _loads(results: Iterable[Lowered]) -> dict[Parameter, set[tuple[tuple[Axis, ...], SymInt]]]:
+    """Over which axes and at which index each buffer is loaded."""
+    loads: dict[Parameter, set[tuple[tuple[Axis, ...], SymInt]]] = {}
     for axes, index, value in results:
         sources = [leaf.source for leaf in leaves(index) if isinstance(leaf, Loaded)]
         for each in toposort([value, *sources]):
-            mine = isinstance(each, Load) and each.parameter == parameter
-            if mine and (axes != own[0] or each.index != own[1]):
-                return False
-    return True
+            if isinstance(each, Load):
+                loads.setdefault(each.parameter, set()).add((axes, each.index))
+    return loads
 
 
 def _axes(sizes: Sequence[SymInt], first: int = 0) -> tuple[Axis, ...]:

@@ -119,7 +119,7 @@ class _Sweep:
     # ---- what is known of the graph before the sweep
 
     def element_costs(self) -> dict[Node, float]:
-        """Operations to compute one element of each node, down to what may be stored: buffers, reductions with their ends.
+        """Operations to compute one element of each node, down to what may be stored: buffers, ends of reductions.
 
         What is repeated along axes counts for its share, and as half a load.
         """

@@ -2,17 +2,22 @@
 
     over r : 64, load a[16 * i + 1024 * (r // 16) + r % 16]  ->  over r, r_ : 4, 16, load a[16 * i + 1024 * r + r_]
 
-*before*: stores. *after*: the same with fewer quotients and remainders of single axes.
+A sum over windows of which just one contains the element then picks that one:
+
+    sum over r of (a[i - r] if r == i_ else 0)  ->  a[i - i_]
+
+*before*: stores. *after*: the same with fewer quotients and remainders, and fewer sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from tg_ir.kernel import Axis, Load, Loaded, Reduce, Scan, Store, Value, roots, toposort
+from tg_ir.kernel import Axis, Load, Loaded, Part, Reduce, Scan, Store, Value, roots, toposort
 from tg_ir.kernel import nodes as kernel_nodes
-from tg_ir.symbolic import Expr, FloorDiv, Mod, SymInt, leaves, substitute
-from tg_ir.symbolic_nodes import postorder
+from tg_ir.symbolic import And, Eq, Expr, FloorDiv, Mod, SymInt, leaves, prove_le, simplify, substitute
+from tg_ir.symbolic_nodes import postorder, terms_of
+from tg_schedule.lower import vanishes
 
 __all__ = ["expressions", "split_axes"]
 
@@ -49,7 +54,10 @@ def split_axes(stores: Sequence[Store]) -> Sequence[Store]:
             splits[axis] = (Axis(axis.name, axis.extent // divisor), Axis(name, divisor))
         if not splits:
             return stores
-        stores = _Rewrite(splits, values).stores(stores)
+        variables = {
+            axis.index: outer.index * inner.extent + inner.index for axis, (outer, inner) in splits.items()
+        }
+        stores = _Rewrite(values, variables, splits).stores(stores)
 
 
 def _divided(exprs: Iterator[SymInt], axes: dict[SymInt, Axis]) -> dict[Axis, int]:
@@ -60,22 +68,35 @@ def _divided(exprs: Iterator[SymInt], axes: dict[SymInt, Axis]) -> dict[Axis, in
         if isinstance(expr, Expr) and expr not in seen:
             seen.add(expr)
             for part in postorder(expr):
-                if isinstance(part, FloorDiv | Mod) and part.dividend in axes and type(part.divisor) is int:
-                    axis, by = axes[part.dividend], part.divisor
-                    if type(axis.extent) is int and axis.extent % by == 0:
-                        least[axis] = min(by, least.get(axis, by))
+                if isinstance(part, FloorDiv | Mod) and type(part.divisor) is int:
+                    for term, by in terms_of(part.dividend):
+                        axis, divisor = axes.get(term) if by == 1 else None, part.divisor
+                        if axis is None or type(axis.extent) is not int or axis.extent % divisor:
+                            continue
+                        if axis.extent > divisor or part.dividend is term:
+                            least[axis] = min(divisor, least.get(axis, divisor))
     return least
 
 
 class _Rewrite:
-    def __init__(self, splits: dict[Axis, tuple[Axis, Axis]], values: Sequence[Value]):
-        self.splits = splits
-        self.vars: dict[Expr, SymInt] = {
-            axis.index: outer.index * inner.extent + inner.index for axis, (outer, inner) in splits.items()
-        }
+    def __init__(
+        self,
+        values: Sequence[Value],
+        variables: Mapping[Expr, SymInt],
+        splits: Mapping[Axis, tuple[Axis, Axis]] | None = None,
+    ):
+        self.variables, self.splits = variables, splits or {}
         self.new: dict[Value, Value] = {}
         for value in values:
-            self.new[value] = type(value)(*[self.field(getattr(value, name)) for name in value.fields])
+            self.new[value] = self.rebuilt(value)
+
+    def rebuilt(self, value: Value) -> Value:
+        new = type(value)(*[self.field(getattr(value, name)) for name in value.fields])
+        if isinstance(new, Load) and new.guard != 1:
+            new = Load(new.parameter, simplify(new.index, assuming=new.guard), new.guard, new.other)
+        if isinstance(new, Part) and isinstance(new.fold, Reduce) and new.fold.monoid.name == "sum":
+            return _picked(new)
+        return new
 
     def field(self, field: object) -> object:
         if isinstance(field, Value):
@@ -100,7 +121,7 @@ class _Rewrite:
             for leaf in leaves(expr)
             if isinstance(leaf, Loaded)
         }
-        return substitute(expr, self.vars | loaded)
+        return substitute(expr, {**self.variables, **loaded})
 
     def stores(self, stores: Sequence[Store]) -> list[Store]:
         return [
@@ -114,3 +135,20 @@ class _Rewrite:
             )
             for store in stores
         ]
+
+
+def _picked(part: Part) -> Value:
+    """A sum without the axes of which only one point counts."""
+    (arg,), axes = part.fold.args, list(part.fold.axes)
+    guards = [value.guard for value in toposort([arg]) if isinstance(value, Load)]
+    conditions = {each for guard in guards for each in (guard.args if isinstance(guard, And) else (guard,))}
+    for condition in conditions:
+        for axis in part.fold.axes if isinstance(condition, Eq) and vanishes(arg, condition) else ():
+            by = dict(terms_of(condition.expr)).get(axis.index, 0)
+            point = axis.index - by * condition.expr
+            if abs(by) == 1 and axis in axes and prove_le(0, point) and prove_le(point, axis.extent - 1):
+                arg = _Rewrite(toposort([arg]), {axis.index: point}).new[arg]
+                axes.remove(axis)
+    if len(axes) == len(part.fold.axes):
+        return part
+    return Part(Reduce(part.fold.monoid, tuple(axes), (arg,)), 0) if axes else arg
