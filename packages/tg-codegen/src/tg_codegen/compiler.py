@@ -26,7 +26,7 @@ from tg_ir.symbolic import SymInt
 __all__ = ["X86Compiler", "compile_kernel", "host_target", "lower_kernel"]
 
 _MACHINES = {
-    "x86_64:avx2": Machine(lanes=8, registers=16, panel_bytes=1 << 16),
+    "x86_64:avx2": Machine(lanes=8, registers=16, panel_bytes=1 << 14),
     "x86_64:avx512": Machine(lanes=16, registers=32),
     "x86_64:amx": Machine(lanes=16, registers=32),
 }

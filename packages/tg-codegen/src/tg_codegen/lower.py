@@ -99,10 +99,13 @@ class _Scope:
 
 @dataclass(slots=True)
 class _Scratch:
-    """An array in scratch memory: element at base + sum of (position - start) * stride, starts being in the base."""
+    """An array in scratch memory. A position is where a loop stands and an offset; each has a stride, in bytes.
+
+    They differ along an axis in tiles, whose loop steps from tile to tile. The base counts from position 0.
+    """
 
     base: Reg
-    strides: dict[str, int]
+    strides: dict[str, tuple[int, int]]
     memory: str
 
 
@@ -510,8 +513,11 @@ class _NestLowering:
     def copies(self, fold: Reduce) -> list[Point]:
         """The copies along a reduction's own axes, each with accumulators of its own."""
         steps = {split.axis: split.step for split in self.splits[fold] if split.kind == "serial"}
+        chained = self.chained(fold)
         several = []
         for axis in fold.axes:
+            if axis.name in chained:
+                continue
             most = min(steps.get(axis.name, self.ranges[axis.name].most), max(self.ranges[axis.name].most, 1))
             step = self.lanes if axis.name == self.indexer.lane_axis else 1
             several.append((axis.name, range(0, most, step)))
@@ -559,25 +565,27 @@ class _NestLowering:
         for _ in self.steps(split, peel, [*carried, *self.open_scans(split.axis)]):
             self.reduce_loops(made, serial[1:], folds)
 
+    def chained(self, fold: Reduce) -> list[str]:
+        """The axes whose copies take turns with one accumulator."""
+        return [split.axis for split in self.splits[fold] if split.kind == "chain"]
+
     def reduce_points(self, made: _Accumulators) -> list[list[Reg]]:
-        """Every accumulator combined with its element; copies behind the end keep theirs."""
-        new = []
-        for (fold, point, copy), parts in zip(made.keys, made.current, strict=True):
-            offsets = dict(copy)
-            names = [axis.name for axis in fold.axes]
-            if any(offsets.get(name, 0) not in self.offsets(name) for name in names):
-                new.append(parts)
-                continue
-            where = (*point, *copy)
-            elements = [self.value(arg, where) for arg in fold.args]
-            mask = self.both(self.tail(names, where))
-            if mask is not None:
-                elements = [
-                    self.choose(mask, element, reg)
-                    for element, reg in zip(elements, self.identity(fold.monoid), strict=True)
-                ]
-            new.append(self.combine(fold.monoid, parts, elements, fold.args, where))
-        return new
+        """Every accumulator combined with its elements; copies behind the end keep theirs."""
+        current = list(made.current)
+        names = [axis.name for axis in made.keys[0][0].axes]
+        for turn in self.points(self.chained(made.keys[0][0])):
+            for n, (fold, point, copy) in enumerate(made.keys):
+                own = dict((*copy, *turn))
+                if any(own.get(name, 0) not in self.offsets(name) for name in names):
+                    continue
+                where = (*point, *copy, *turn)
+                elements = [self.value(arg, where) for arg in fold.args]
+                mask = self.both(self.tail(names, where))
+                if mask is not None:
+                    neutral = self.identity(fold.monoid)
+                    elements = [self.choose(mask, x, y) for x, y in zip(elements, neutral, strict=True)]
+                current[n] = self.combine(fold.monoid, current[n], elements, fold.args, where)
+        return current
 
     def choose(self, mask: Reg, yes: Reg, no: Reg) -> Reg:
         if yes.type == "bool":
@@ -691,18 +699,23 @@ class _NestLowering:
         function.scratch_bytes += -(-size_bytes // 64) * 64
         return b.emit("add", INDEX, b.emit("scratch", INDEX), b.index(offset))
 
-    def array(self, axes: Sequence[str], element: str, inner: int) -> _Scratch:
-        """An array over what is left of some axes; elements of the last are `inner` bytes apart."""
-        b, strides, stride = self.b, {}, inner
+    def array(self, axes: Sequence[str], element: str, inner: int, tile: int = 0) -> _Scratch:
+        """An array over what is left of some axes, the last in tiles; its elements are `inner` bytes apart."""
+        b, stride = self.b, inner
+        strides: dict[str, tuple[int, int]] = {}
         for n, axis in enumerate(reversed(axes)):
-            strides[axis] = stride
-            most = self.ranges[axis].most
+            most = tile or self.ranges[axis].most if n == 0 else self.ranges[axis].most
+            strides[axis] = stride, stride
             stride *= -(-most // self.lanes) * self.lanes if n == 0 else most
             if n == 0 and stride % 512 == 0 and len(axes) > 1:
                 stride += 64  # rows a power of two apart would fall into the same cache set
+        if tile:
+            count = -(-self.ranges[axes[-1]].most // tile)
+            strides[axes[-1]] = stride // tile, inner
+            stride *= count
         base = self.allocate(stride)
         for axis in axes:
-            start = b.emit("mul", INDEX, self.ranges[axis].start, b.index(strides[axis]))
+            start = b.emit("mul", INDEX, self.ranges[axis].start, b.index(strides[axis][0]))
             base = b.emit("sub", INDEX, base, start)
         return _Scratch(base, strides, element)
 
@@ -713,20 +726,22 @@ class _NestLowering:
         terms: list[tuple[Reg, int]] = []
         lane, const, offsets = 0, extra or 0, dict(point)
         size = MEMORY_BYTES[scratch.memory]
-        for axis, stride in scratch.strides.items():
+        for axis, (far, near) in scratch.strides.items():
             start = self.ranges[axis].start
             known = self.b.value_of(start)
-            const += stride * (offsets.get(axis, 0) + (known or 0))
+            const += near * offsets.get(axis, 0) + far * (known or 0)
             if known is None:
-                terms.append((start, stride))
+                terms.append((start, far))
             if axis == self.indexer.lane_axis and extra is None:
-                lane = stride // size
+                lane = near // size
         return self.indexer.place(scratch.base, LinearSum(const, terms, lane), 1, "i32")
 
     def load_scratch(self, scratch: _Scratch, value: Value, point: Point) -> Reg:
         address, access = self.scratch_address(scratch, point)
         lane, mask = self.indexer.lane_axis, None
-        if lane in scratch.strides and (lane != self.lane_axis or access == "each"):  # may reach behind the array
+        if lane in scratch.strides and (
+            lane != self.lane_axis or access == "each"
+        ):  # may reach behind the array
             mask = self.both(self.tail([lane], point))
         type = machine_type(value.dtype)
         return self.b.load(type, scratch.memory, address, access, mask, volatile=True)
@@ -740,12 +755,12 @@ class _NestLowering:
             if axis not in self.ranges:
                 self.ranges[axis] = self.whole_range(extents[axis])
         memory = _SCRATCH[machine_type(value.dtype)]
-        scratch = self.array(stage.layout, memory, MEMORY_BYTES[memory])
+        scratch = self.array(stage.layout, memory, MEMORY_BYTES[memory], stage.tile)
         self.indexer.lane_axis = stage.layout[-1]
 
         def fill(axes: tuple[str, ...]) -> None:
             if axes:
-                step = self.lanes if len(axes) == 1 else 1
+                step = (stage.tile or self.lanes) if len(axes) == 1 else 1
                 for _ in self.steps(Split("serial", axes[0], step), True):
                     fill(axes[1:])
                 return

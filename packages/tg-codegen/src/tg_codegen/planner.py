@@ -48,8 +48,8 @@ class Machine:
     group_cost: int = 1 << 15
     """Cycles that a workgroup should have at least."""
     most_groups: int = 64
-    panel_bytes: int = 1 << 17
-    """What a packed panel of an operand should fit: a part of the second-level cache."""
+    panel_bytes: int = 1 << 15
+    """What a packed panel of an operand should fit: a part of the first-level cache."""
 
 
 def plan_kernel(kernel: Kernel, machine: Machine) -> Plan:
@@ -219,12 +219,12 @@ class _NestPlanner:
         if not pack_right:
             return None
         size = main.dtype.itemsize
-        columns = min(4 * tiles[lane], -(-self.extent[lane] // tiles[lane]) * tiles[lane])
+        columns = min(8 * tiles[lane], -(-self.extent[lane] // tiles[lane]) * tiles[lane])
         inner = depth // self.extent[reduced[0]]
-        block = max(machine.panel_bytes // (columns * size * inner), 1)
+        block = max(machine.panel_bytes // (tiles[lane] * size * inner), 1)
         parts = -(-self.extent[reduced[0]] // block)
         block = -(-self.extent[reduced[0]] // parts)
-        many = max(machine.panel_bytes // (columns * size) // tiles[row], 1)
+        many = max(8 * machine.panel_bytes // (columns * size) // tiles[row], 1)
         count = -(-self.extent[row] // tiles[row])
         many = -(-count // -(-count // many))
         outer = [name for name in order if name not in (row, lane)]
@@ -232,11 +232,12 @@ class _NestPlanner:
         loops += [Split("grid", row, many * tiles[row]), Split("grid", lane, columns)]
         if parts > 1:
             loops.append(Split("serial", reduced[0], block))
-        stages = [self.stage(right, len(loops), lane, reduced)]
-        loops.append(Split("serial", row, tiles[row]))
+        stages = []
         if self.irregular(left, None, [row, *reduced]):
             stages.append(self.stage(left, len(loops), None, [row, *reduced]))
+        stages.append(self.stage(right, len(loops), lane, reduced))
         loops.append(Split("serial", lane, tiles[lane]))
+        loops.append(Split("serial", row, tiles[row]))
         return tuple(loops), tuple(stages)
 
     def irregular(self, value: Value, lane: str | None, others: Sequence[str]) -> bool:
@@ -259,7 +260,7 @@ class _NestPlanner:
             )
         else:
             axes.append(lane)
-        return Stage(self.values.index(value), at, tuple(axes))
+        return Stage(self.values.index(value), at, tuple(axes), self.tiles[lane] if lane is not None else 0)
 
     def own_lane(self, fold: Value) -> str | None:
         return self.lane if self.lane in self.analysis.free(fold) else self.fold_lane(fold)
@@ -280,6 +281,11 @@ class _NestPlanner:
             while copies < 4 and results * copies < 4 and self.extent[lane] > 2 * copies * self.machine.lanes:
                 copies *= 2
             loops += [Split("serial", lane, copies * self.machine.lanes), Split("lanes", lane)]
+        elif loops and prod(self.tiles.values()) > self.machine.lanes:
+            last = loops[-1].axis
+            turns = next(n for n in (4, 2, 1) if self.extent[last] % n == 0)
+            if turns > 1:
+                loops[-1:] = [Split("serial", last, turns), Split("chain", last)]
         return tuple(loops)
 
     def tile(self, main: Reduce | None, order: Sequence[str], scanned: Sequence[str]) -> dict[str, int]:

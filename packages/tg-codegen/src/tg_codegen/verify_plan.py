@@ -6,7 +6,7 @@ from math import prod
 
 from tg_codegen.analyse import Analysis, linear_terms, nest_values
 from tg_codegen.errors import PlanError
-from tg_codegen.plan import Nest, Plan, Split
+from tg_codegen.plan import Nest, Plan, Split, Stage
 from tg_ir.kernel import Kernel, Reduce, Scan, Store, toposort
 from tg_ir.symbolic import Var, bounds
 
@@ -72,7 +72,7 @@ def _verify_nest(kernel: Kernel, nest: Nest, lanes: int) -> None:
             for axis in fold.axes
             if axis.name == split.axis
         ]
-        known = split.axis in extents or (split.kind == "serial" and own)
+        known = split.kind != "chain" and (split.axis in extents or (split.kind == "serial" and own))
         _want(split.step > 0 and bool(known), f"{split}: want a positive step and an axis of the stores")
     _want(
         _copies(nest.loops, extents, lane, lanes) <= MOST_COPIES,
@@ -120,6 +120,20 @@ def _verify_nest(kernel: Kernel, nest: Nest, lanes: int) -> None:
             f"stage {stage.value}: a value with a reduction is not staged",
         )
         _want(value.dtype.kind != "bool", f"stage {stage.value}: truths are not staged")
+        if stage.tile:
+            _verify_tiles(stage, nest, extents, lanes)
+
+
+def _verify_tiles(stage: Stage, nest: Nest, extents: dict[str, int], lanes: int) -> None:
+    """Whoever reads tiles stands at the beginning of one, and sees no more than that one."""
+    axis = stage.layout[-1]
+    before = [split.step for split in nest.loops[: stage.at] if split.axis == axis and split.kind != "lanes"]
+    after = [split.step for split in nest.loops[stage.at :] if split.axis == axis and split.kind != "lanes"]
+    whole = all(step % stage.tile == 0 for step in before) and stage.tile % lanes == 0
+    _want(
+        axis in extents and whole and bool(after) and after[0] == stage.tile == after[-1],
+        f"stage {stage.value}: tiles of {stage.tile}; want loops over {axis} that step by multiples of it, then by it",
+    )
 
 
 def _copies(loops: tuple[Split, ...], extents: dict[str, int], lane: list[str], lanes: int) -> int:
@@ -131,7 +145,7 @@ def _left(loops: tuple[Split, ...], extents: dict[str, int]) -> dict[str, int]:
     """How many elements of each axis the loops leave to what is inside."""
     left = dict(extents)
     for split in loops:
-        if split.kind != "lanes" and split.axis in left:
+        if split.kind in ("grid", "serial") and split.axis in left:
             left[split.axis] = min(split.step, left[split.axis])
     return left
 
