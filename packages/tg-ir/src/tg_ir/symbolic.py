@@ -302,11 +302,14 @@ def _narrowed(guards: Iterable[Expr]) -> dict[Expr, tuple[int, int]]:
 
 
 def _folded(e: SymInt, lines: list[tuple[SymInt, SymInt]]) -> SymInt:
-    """e, where a sum contains a multiple of a line, over the line's leaf."""
+    """e, where a sum contains a multiple of a line, over the line's leaf.
+
+    24*i - 23*j is 23*(i - j) + i, where i - j is a line.
+    """
     for line, leaf in lines:
         terms = dict(terms_of(e))
-        (first, by), *_ = terms_of(line)
-        times, rest = divmod(terms.get(first, 0), by)
-        if times and not rest and all(terms.get(term) == times * by for term, by in terms_of(line)):
-            e = e + times * (leaf - line)
+        each = [terms.get(term, 0) / by for term, by in terms_of(line)]
+        least = min(each, key=abs)
+        if abs(least) >= 1 and (min(each) > 0 or max(each) < 0):
+            e = e + int(least) * (leaf - line)
     return e

@@ -342,7 +342,7 @@ class _Sweep:
 
     def is_own_index(self, draft: Draft, node: Node, index: Indices) -> bool:
         """Whether the index runs over every element of the node once, in some order of the kernel's axes."""
-        if self.counts[node] != self.kernel_points(draft):
+        if self.counts[node] != self.kernel_points(draft) or not self.counts[node]:
             return False
         sizes, own = root_axes(node)
         if len(sizes) == len(draft.sizes):

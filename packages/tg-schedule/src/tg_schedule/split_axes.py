@@ -15,7 +15,21 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tg_ir.kernel import Axis, Load, Loaded, Part, Reduce, Scan, Store, Value, roots, toposort
 from tg_ir.kernel import nodes as kernel_nodes
-from tg_ir.symbolic import And, Eq, Expr, FloorDiv, Mod, SymInt, leaves, prove_le, simplify, substitute
+from tg_ir.symbolic import (
+    And,
+    Eq,
+    Expr,
+    FloorDiv,
+    Mod,
+    SymInt,
+    le,
+    leaves,
+    logical_and,
+    lt,
+    prove_le,
+    simplify,
+    substitute,
+)
 from tg_ir.symbolic_nodes import postorder, terms_of
 from tg_schedule.lower import vanishes
 
@@ -57,7 +71,16 @@ def split_axes(stores: Sequence[Store]) -> Sequence[Store]:
         variables = {
             axis.index: outer.index * inner.extent + inner.index for axis, (outer, inner) in splits.items()
         }
-        stores = _Rewrite(values, variables, splits).stores(stores)
+        split = _Rewrite(values, variables, splits).stores(stores)
+        if not all(map(_is_proved, [value for value in toposort(roots(split)) if isinstance(value, Load)])):
+            return stores
+        stores = split
+
+
+def _is_proved(load: Load) -> bool:
+    """Whether a load is known to be inside its buffer."""
+    inside = logical_and(le(0, load.index), lt(load.index, load.parameter.size))
+    return load.guard == 0 or simplify(inside, assuming=load.guard) == 1
 
 
 def _divided(exprs: Iterator[SymInt], axes: dict[SymInt, Axis]) -> dict[Axis, int]:
