@@ -23,7 +23,7 @@ mpmath.mp.dps = 50
 
 HALF_LN2 = mpmath.log(2) / 2 * mpf("1.0001")
 LOW, HIGH = 1 / mpmath.sqrt(2) - 1 - mpf("1e-6"), mpmath.sqrt(2) - 1 + mpf("1e-6")
-QUADRANT = {"f32": mpf("0.9") ** 2, "f64": (mpmath.pi / 4 * mpf("1.0001")) ** 2}
+QUADRANT = {"f32": mpf("0.9") ** 2, "f64": mpf("0.81") ** 2}
 TANH_SPLIT = mpf("0.625")
 SERIES = ((mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1) * mpf("1.001")) ** 2
 INV_LN2 = 1 / mpmath.log(2)

@@ -120,7 +120,7 @@ def test_function_of_zeros_infinities_and_subnormals_is_that_of_numpy(name: str,
 
 
 def test_f64_trigonometry_beyond_its_range_is_nan():
-    x = np.array([2.0**50, np.nextafter(2.0**50, np.inf), -1e300])
+    x = np.array([2.0**48, np.nextafter(2.0**48, np.inf), -1e300])
     assert np.isnan(apply("sin", "f64", x, expansions=EXPANSIONS)).tolist() == [False, True, True]
 
 
@@ -177,7 +177,7 @@ def f64_arguments(name: str, count: int) -> np.ndarray:
     random = np.random.default_rng(SEED)
     span = {
         "exp": (-745, 709), "exp2": (-1074, 1023), "expm1": (-40, 709), "log": (0.5, 2), "log2": (0.5, 2),
-        "log1p": (-0.999, 2), "sin": (-(2**50), 2**50), "cos": (-(2**50), 2**50), "atan": (-3, 3),
+        "log1p": (-0.999, 2), "sin": (-(2**48), 2**48), "cos": (-(2**48), 2**48), "atan": (-3, 3),
         "tanh": (-20, 20), "erf": (-6, 6),
     }[name]  # fmt: skip
     near = random.uniform(-1, 1, count)

@@ -8,7 +8,7 @@ Greatest errors found, in units in the last place of the exact result; f32 over 
 
 ERROR_TABLE
 
-sin and cos of f32 are right for every argument; of f64 up to 2**50, and NaN beyond.
+sin and cos of f32 are right for every argument; of f64 up to 2**48, and NaN beyond.
 Source: Cody, Waite, "Software manual for the elementary functions", 1980, for the reductions with split constants;
 Muller et al., "Handbook of floating-point arithmetic", 2nd ed., for error-free sums and products.
 """
@@ -168,15 +168,15 @@ def _log_edges(x: Term, zero: float, result: Term) -> Term:
     return select(x < _INF, select(x > zero, result, edge), x)
 
 
-def _log_sum(k: Term, f: Term) -> Term:
-    """k * log(2) + log(1 + f)."""
-    form = _FORMATS[f.type]
+def _log_sum(k: Term, f: Term, low: Term) -> Term:
+    """k * log(2) + log(1 + f) + low."""
     w = fma(f, horner(f, POLYNOMIALS["log", f.type]), -0.5)
-    return fma(k, form.ln2[0], f + fma(f * f, w, k * form.ln2[1]))
+    return fma(k, _FORMATS[f.type].ln2[0], f + fma(f * f, w, low))
 
 
 def log(x: Term) -> Term:
-    return _log_edges(x, 0.0, _log_sum(*_normal_split(x)))
+    k, f = _normal_split(x)
+    return _log_edges(x, 0.0, _log_sum(k, f, k * _FORMATS[x.type].ln2[1]))
 
 
 def log2(x: Term) -> Term:
@@ -193,9 +193,11 @@ def log1p(x: Term) -> Term:
     # What 1 + x lost, scaled like u. Where u has no power of two below it, it has lost nothing.
     lost = x - (u - 1.0)
     scale = (2 * form.bias - e.emit("min", 2 * form.bias)) << form.mantissa
-    f = fma(lost, scale.bits(x.type), f)
+    whole_f = fma(lost, scale.bits(x.type), f)
+    low = fma(lost, scale.bits(x.type), f - whole_f)
     k = _whole(e, x.type, 2.0**form.mantissa + form.bias)
-    return _log_edges(x, -1.0, _signed_like(abs(_log_sum(k, f)), x))
+    total = _log_sum(k, whole_f, fma(k, form.ln2[1], low))
+    return _log_edges(x, -1.0, _signed_like(abs(total), x))
 
 
 # ---- trigonometry ------------------------------------------------------------------------------------------
@@ -228,9 +230,9 @@ def _reduce_f32(x: Term) -> tuple[Term, Term]:
 
 
 def _reduce_f64(x: Term) -> tuple[Term, Term]:
-    """The same in f64, with pi / 2 in three parts, 159 bits. Beyond 2**50, where k would no longer fit, r is NaN."""
+    """The same in f64, with pi / 2 in three parts, 159 bits. Beyond 2**48, where k loses its precision, r is NaN."""
     form = _FORMATS["f64"]
-    x = select(abs(x) <= 2.0**50, x, _NAN)
+    x = select(abs(x) <= 2.0**48, x, _NAN)
     t = fma(x, 1 / form.half_pi[0], form.magic)
     k = t - form.magic
     second = k * form.half_pi[1]
