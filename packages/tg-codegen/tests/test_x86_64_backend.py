@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("numpy", reason="the interpreter of the machine IR needs NumPy")
 import numpy as np
-from x86_64_run import missing, run
+from x86_64_run import LEVELS, run
 
 from tg_codegen.machine.build import Builder
 from tg_codegen.machine.interpret import DTYPE, interpret
@@ -19,12 +19,6 @@ from tg_ir.dtypes import dtype_of
 from tg_ir.numpy_dtypes import numpy_dtype
 
 SEED = int(os.environ.get("TG_SEED", "20261122"))
-LEVELS = [
-    pytest.param(
-        level, marks=pytest.mark.skipif(bool(missing(level)), reason=f"this CPU lacks {missing(level)}")
-    )
-    for level in ("avx2", "avx512")
-]
 ROUNDS = 6
 NUMBER = {type: numpy_dtype(DTYPE[type]) for type in DATA}
 SPECIAL = {

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+import pytest
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -35,6 +36,15 @@ def missing(level: str) -> str:
     with open("/proc/cpuinfo") as file:
         line = next(line for line in file if line.startswith("flags"))
     return " ".join(sorted(_NEEDS[level] - set(line.split())))
+
+
+LEVELS = [
+    pytest.param(
+        level, marks=pytest.mark.skipif(bool(missing(level)), reason=f"this CPU lacks {missing(level)}")
+    )
+    for level in _NEEDS
+]
+"""Parameters of a test that runs code of each level."""
 
 
 def _pages(size_bytes: int) -> int:

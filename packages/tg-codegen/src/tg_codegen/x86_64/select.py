@@ -319,7 +319,7 @@ class Selector:
         self.items += LoopEnd(again), Label(end)
 
     def branch(self, condition: str, a: VReg, b: VReg | int, label: str) -> None:
-        self.put("branch", condition, a, b, label, memory="barrier")
+        self.put("branch", condition, a, b, label)
 
     def when(self, statement: If) -> None:
         end = self.label()
