@@ -65,6 +65,8 @@ class Inserted(NamedTuple):
     """What an instruction that allocation inserted does: `kind` is "spill", "reload", "remake" or "copy"."""
 
     kind: str
+    before: int
+    """The item of the code before that it stands in front of."""
     reg: VReg
     source: VReg | None = None
     """What a copy copies; the register of the code before that a remake makes."""
@@ -493,7 +495,7 @@ class _Rewrite:
                 to, of = names.get(dst, dst), names.get(src, src)
                 if numbers[to] != numbers[of]:
                     self.result.copies += 1
-                    self.gap(index).copies.append((self.target.copy(to, of), Inserted("copy", to, of)))
+                    self.gap(index).copies.append((self.target.copy(to, of), Inserted("copy", index, to, of)))
                 names[src] = to
         for index in scan.copies:
             inst, names = self.code.items[index], self.names.get(index, {})
@@ -529,21 +531,25 @@ class _Rewrite:
         for reg, places in loads.items():
             for index, name in places:
                 if reg in remade:
-                    inst, what = _renamed(reg.remake, {reg: name}), Inserted("remake", name, reg)
+                    inst, what = _renamed(reg.remake, {reg: name}), Inserted("remake", index, name, reg)
                 else:
-                    inst, what = target.reload(name, slots[reg]), Inserted("reload", name, slot=slots[reg])
+                    inst, what = (
+                        target.reload(name, slots[reg]),
+                        Inserted("reload", index, name, slot=slots[reg]),
+                    )
                 self.gap(index).loads.append((inst, what))
             result.remakes += len(places) * (reg in remade)
             result.reloads += len(places) * (reg not in remade)
             if reg not in remade:
                 for index, name in dict.fromkeys(self.writes(named[reg])):
                     result.spills += 1
-                    what = Inserted("spill", name, slot=slots[reg])
-                    self.gap(index + 1).stores.append((target.spill(name, slots[reg]), what))
+                    what = Inserted("spill", index, name, slot=slots[reg])
+                    self.gap(index).stores.append((target.spill(name, slots[reg]), what))
             elif len(first := scan.live.intervals[reg].mentions) == 1:
                 index = first[0] >> 1
                 if self.code.items[index].defs == (reg,):
                     self.dropped.add(index)
+                    del result.numbers[reg]
 
     def begins_with_reload(self, reg: VReg, part: Interval) -> bool:
         first = part.mentions[0]
@@ -556,7 +562,7 @@ class _Rewrite:
         return sum(position & 1 for part in self.scan.pieces[reg] for position in part.mentions) == 1
 
     def writes(self, parts: list[tuple[Interval, VReg]]) -> list[tuple[int, VReg]]:
-        """The items behind which a register's value is to be stored: its writes, or the loops around them."""
+        """Before which items a register's value is to be stored: behind its writes, or loops around them."""
         found = []
         for part, name in parts:
             for position in part.mentions:
@@ -565,7 +571,7 @@ class _Rewrite:
                     loop = self.scan.live.loop_of[index] if index >= 0 else None
                     while loop is not None and 2 * loop.start >= part.start:
                         index, loop = loop.end, loop.outer
-                    found.append((index, name))
+                    found.append((index + 1, name))
         return found
 
     def assign_slots(self, regs: list[VReg]) -> dict[VReg, int]:
