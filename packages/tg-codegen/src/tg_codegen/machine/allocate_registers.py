@@ -302,35 +302,42 @@ class _Scan:
             file.free |= ((1 << units) - 1) << bit
 
     def take_away(self, owner: Interval, now: int, why: str) -> None:
-        assert self.spare(owner, now), f"{self.code.name}: {owner.reg} has no register, because of {why}"
+        assert self.cost(owner, now, True) < _NEVER, (
+            f"{self.code.name}: {owner.reg} has no register, because of {why}"
+        )
         self.split(owner, now, now)
         self.release(owner)
 
     def make_room(self, current: Interval, file: _File, now: int) -> int:
         """A place for an interval where none is free for all of its time, or -1 when it is better to wait."""
-        units, align = current.reg.units, current.reg.align
-        everywhere = file.fitting((1 << len(file.numbers)) - 1, units, align)
-        costs: dict[int, float] = {}
-        best, least = -1, float(_NEVER)
-        if self.spare(current, now):
-            least = self.cost(current, now)
-        for bit in range(len(file.numbers)):
+        units, owners = current.reg.units, file.owner
+        everywhere = file.fitting((1 << len(owners)) - 1, units, current.reg.align)
+        costs: dict[Interval, float] = {}
+        best, least = -1, self.cost(current, now) if current.mentions[0] >> 1 != now >> 1 else _NEVER
+        for bit in range(len(owners)):
             if not everywhere >> bit & 1:
                 continue
-            blocked = file.blocked_from(bit, units, now)
-            if blocked <= now | 1:
-                continue
-            cost = self.cost(current, blocked) if blocked < current.end else 0.0
-            for owner in dict.fromkeys(file.owner[bit : bit + units]):
-                if owner is not None:
-                    if id(owner) not in costs:
-                        costs[id(owner)] = self.cost(owner, now) if self.spare(owner, now) else _NEVER
-                    cost += costs[id(owner)]
+            cost = 0.0
+            if file.blocks:
+                blocked = file.blocked_from(bit, units, now)
+                if blocked <= now | 1:
+                    continue
+                if blocked < current.end:
+                    cost = self.cost(current, blocked)
+            if units == 1:
+                if owners[bit] is not None:
+                    cost += self.cost(owners[bit], now, True)
+            else:
+                for owner in set(owners[bit : bit + units]):
+                    if owner is not None:
+                        if owner not in costs:
+                            costs[owner] = self.cost(owner, now, True)
+                        cost += costs[owner]
             if cost < least:
                 best, least = bit, cost
         if best >= 0:
-            for owner in file.owner[best : best + units]:
-                if owner is not None and file.owner[owner.place] is owner:
+            for owner in owners[best : best + units]:
+                if owner is not None and owners[owner.place] is owner:
                     self.split(owner, now, now)
                     self.release(owner)
             return best
@@ -340,38 +347,35 @@ class _Scan:
         self.split(current, now, now)
         return -1
 
-    def spare(self, interval: Interval, at: int) -> bool:
-        """Whether an interval can lose its register at a time: it is not needed at once nor fixed."""
-        if interval.reg.fixed is not None and self.live.intervals[interval.reg].start >= 0:
-            return False
-        after = bisect_left(interval.mentions, at)
-        return after == len(interval.mentions) or interval.mentions[after] >> 1 != at >> 1
+    def cost(self, interval: Interval, at: int, placed: bool = False) -> float:
+        """What it costs to be without a register from a time on, over the time won.
 
-    def cost(self, interval: Interval, at: int) -> float:
-        """What it costs to be without a register from a time on, over the time won."""
+        A placed interval cannot lose its register where its instruction needs it, nor where it is fixed.
+        """
         reg, mentions, weights = interval.reg, interval.mentions, self.live.weights
         after = bisect_left(mentions, at)
         following = mentions[after] if after < len(mentions) else interval.end
-        loop = self.entered(interval, at)
-        weight = 0.0
-        if loop is not None:
-            first, behind = bisect_left(mentions, 2 * loop.start), bisect_right(mentions, 2 * loop.end)
-            weight = sum([weights[position >> 1] for position in mentions[first:behind]])
-            after = max(after, behind) if first == behind else len(mentions)
-        if after < len(mentions):
-            weight += weights[mentions[after] >> 1]
+        if placed:
+            if following >> 1 == at >> 1:
+                return _NEVER
+            if reg.fixed is not None and self.live.intervals[reg].start >= 0:
+                return _NEVER
+        loop, entered = self.live.loop_of[at >> 1], None
+        while loop is not None and 2 * loop.start >= interval.start:
+            entered, loop = loop, loop.outer
+        if entered is not None and interval.loop is not entered:
+            first, behind = bisect_left(mentions, 2 * entered.start), bisect_right(mentions, 2 * entered.end)
+            interval.loop = entered
+            interval.loop_weight = sum([weights[position >> 1] for position in mentions[first:behind]])
+        if entered is not None and interval.loop_weight:
+            weight = interval.loop_weight
+        else:
+            weight = weights[following >> 1]
         if reg.remake is not None:
             weight *= 0.5
         elif reg not in self.pieces:
             weight += weights[mentions[0] >> 1]
         return weight / (following - at + 1)
-
-    def entered(self, interval: Interval, at: int) -> LoopRange | None:
-        """The outermost loop around a time that an interval came into."""
-        loop, found = self.live.loop_of[at >> 1], None
-        while loop is not None and 2 * loop.start >= interval.start:
-            found, loop = loop, loop.outer
-        return found
 
     def split(self, interval: Interval, at: int, now: int) -> None:
         """End an interval at a time and make pieces of what follows; those before `now` keep its place."""
@@ -395,7 +399,7 @@ class _Scan:
             first = bisect_left(past, 2 * start)
             self.pieces_of(interval.reg, past[first:], start, made)
             past = past[:first]
-        interval.mentions = past
+        interval.mentions, interval.loop = past, None
         if past:
             interval.end = self.end_of(interval.start, past)
         else:

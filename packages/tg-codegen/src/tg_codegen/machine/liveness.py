@@ -26,14 +26,17 @@ class LoopRange:
 class Interval:
     """The life of a register, or a part of it, that is spent in one place.
 
-    `mentions` are the positions of its reads (even) and writes (odd) in order. `place` belongs to register allocation.
+    `mentions` are the positions of its reads (even) and writes (odd) in order. `place`, a bit of its file, and what it
+    would cost to lose it in a loop belong to register allocation.
     """
 
-    __slots__ = ("end", "mentions", "place", "reg", "start")
+    __slots__ = ("end", "loop", "loop_weight", "mentions", "place", "reg", "start")
 
     def __init__(self, reg: VReg, start: int, end: int, mentions: list[int]):
         self.reg, self.start, self.end, self.mentions = reg, start, end, mentions
         self.place = -1
+        self.loop: LoopRange | None = None
+        self.loop_weight = 0.0
 
 
 class Liveness:
