@@ -43,7 +43,7 @@ from tg_ir.kernel import (
     roots,
     toposort,
 )
-from tg_ir.symbolic import SymInt, bounds, ceildiv
+from tg_ir.symbolic import SymInt, bounds, ceildiv, minimum
 
 __all__ = ["lower"]
 
@@ -156,8 +156,13 @@ class _NestLowering:
         extents = {axis.name: axis.extent for axis in axes}
         counts = [ceildiv(extents[split.axis], split.step) for split in grids]
         after: SymInt = 1
+        for extent in extents.values():
+            if bounds(extent)[0] <= 0:  # an axis without points needs no workgroup
+                after = after * minimum(extent, 1)
         for count in counts:
             after = after * count
+        if bounds(after)[1] <= 0:
+            return before
         after = before + after
         begin, end = b.emit("begin", INDEX), b.emit("end", INDEX)
         if not alone:

@@ -63,7 +63,9 @@ class Arena:
 def share(data: memoryview) -> CpuMemory:
     """Memory over a writable contiguous buffer of the host, which it keeps alive."""
     array = (ctypes.c_ubyte * data.nbytes).from_buffer(data)
-    return CpuMemory(ctypes.addressof(array), data.nbytes, keep=array)
+    memory = CpuMemory(ctypes.addressof(array), data.nbytes, keep=array)
+    memory._array = array  # so that a view keeps the buffer alive as well
+    return memory
 
 
 def class_bytes(size_bytes: int) -> int:
