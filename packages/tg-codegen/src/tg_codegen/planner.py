@@ -215,29 +215,35 @@ class _NestPlanner:
         if row is None or depth < 16 or reuse < 2 * tiles.get(row, 1):
             return None
         reduced = [axis.name for axis in main.axes]
-        pack_right = self.irregular(right, lane, reduced)
-        if not pack_right:
+        if not self.irregular(right, lane, reduced):
             return None
-        size = main.dtype.itemsize
+        size, unit, panel = main.dtype.itemsize, tiles.get(row, 1), machine.panel_bytes
         columns = min(8 * tiles[lane], -(-self.extent[lane] // tiles[lane]) * tiles[lane])
-        inner = depth // self.extent[reduced[0]]
-        block = max(machine.panel_bytes // (tiles[lane] * size * inner), 1)
-        parts = -(-self.extent[reduced[0]] // block)
-        block = -(-self.extent[reduced[0]] // parts)
-        many = max(8 * machine.panel_bytes // (columns * size) // tiles[row], 1)
-        count = -(-self.extent[row] // tiles[row])
-        many = -(-count // -(-count // many))
         outer = [name for name in order if name not in (row, lane)]
-        loops = [Split("grid", name) for name in outer]
-        loops += [Split("grid", row, many * tiles[row]), Split("grid", lane, columns)]
-        if parts > 1:
-            loops.append(Split("serial", reduced[0], block))
-        stages = []
-        if self.irregular(left, None, [row, *reduced]):
-            stages.append(self.stage(left, len(loops), None, [row, *reduced]))
-        stages.append(self.stage(right, len(loops), lane, reduced))
-        loops.append(Split("serial", lane, tiles[lane]))
-        loops.append(Split("serial", row, tiles[row]))
+        shared = [name for name in outer if name in self.analysis.free(right)]
+        inside = [name for name in outer if name not in shared]
+        loops = self.grid([*shared, *inside], (), tiles)
+        per_group = {name: self.extent[name] for name in outer} | {split.axis: split.step for split in loops}
+        many = max(8 * panel // (columns * size * prod(per_group[name] for name in inside)), 1)
+        if depth * columns * size > 8 * panel or not outer:
+            count = -(-self.extent[row] // unit)
+            many = max(many // unit, 1)
+            many = -(-count // -(-count // many)) * unit
+            loops.append(Split("grid", row, many))
+        loops.append(Split("grid", lane, columns))
+        loops += [Split("serial", name, tiles.get(name, 1)) for name in shared]
+        if depth * columns * size > 8 * panel:
+            block = max(panel // (tiles[lane] * size * (depth // self.extent[reduced[0]])), 1)
+            parts = -(-self.extent[reduced[0]] // block)
+            if parts > 1:
+                loops.append(Split("serial", reduced[0], -(-self.extent[reduced[0]] // parts)))
+        tiled = [name for name in shared if tiles.get(name, 1) > 1]
+        stages = [self.stage(right, len(loops), lane, [*tiled, *reduced])]
+        loops += [Split("serial", name, tiles.get(name, 1)) for name in inside]
+        if self.irregular(left, None, [row]):
+            tiled = [name for name in outer if tiles.get(name, 1) > 1]
+            stages.append(self.stage(left, len(loops), None, [*tiled, row, *reduced]))
+        loops += [Split("serial", lane, tiles[lane]), Split("serial", row, unit)]
         return tuple(loops), tuple(stages)
 
     def irregular(self, value: Value, lane: str | None, others: Sequence[str]) -> bool:
@@ -246,8 +252,16 @@ class _NestPlanner:
             return True
         if lane is not None and _coefficient(value.index, lane, self.analysis) != 1:
             return True
+        if lane is not None and self.overlaps(value.index):
+            return False
         strides = [_coefficient(value.index, name, self.analysis) for name in others]
         return any(stride is None or abs(stride) * value.dtype.itemsize >= 512 for stride in strides)
+
+    def overlaps(self, index: SymInt) -> bool:
+        """Whether two axes move an index alike, as those of a window do: a packed copy would hold elements twice."""
+        factors = [_coefficient(index, name, self.analysis) for name in self.extent]
+        moving = [factor for factor in factors if factor]
+        return len(moving) > len(set(moving))
 
     def stage(self, value: Value, at: int, lane: str | None, others: Sequence[str]) -> Stage:
         """A packed copy whose last axis is that of the lanes, or else the one along which the source is contiguous."""
@@ -309,7 +323,11 @@ class _NestPlanner:
         width = 2 if main.dtype.bits == 64 else 1
         room = self.machine.registers // width
         candidates = [name for name in depends if any(name not in need for need in needs)]
-        candidates = sorted(candidates, key=lambda name: sum(name in need for need in needs))[:3]
+        far = {
+            name: max(abs(_coefficient(load.index, name, self.analysis) or 0) for load in loads)
+            for name in candidates
+        }
+        candidates = sorted(candidates, key=lambda name: (sum(name in need for need in needs), far[name]))[:3]
         if vertical and lane not in candidates:
             candidates = [*candidates[:2], lane]
         best, best_cost = {}, float("inf")
