@@ -342,7 +342,7 @@ class _NestPlanner:
                 for unit in (lanes if name == lane else 1,)
             )
             work = max(count / 2, sum(operands) / 2, 4.0)
-            cost = waste * (work + 0.3 + 0.05 * len(sizes)) / prod(sizes.values())
+            cost = waste * (work + 0.1 * sum(operands) + 0.3 + 0.05 * len(sizes)) / prod(sizes.values())
             if cost < best_cost - 1e-9:
                 best, best_cost = sizes, cost
         for name, n in best.items():
