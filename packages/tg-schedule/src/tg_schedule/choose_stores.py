@@ -178,7 +178,7 @@ class _Sweep:
             wants.setdefault(draft.whole(), {}).update(places)
         if node not in self.must and (node.op.name == "const" or not wants):
             return
-        if len(wants) > 1 and node.op.name not in MOVED:
+        if len(wants) > 1 and node.op.name not in MOVED and self.counts[node] > 1:
             wants = self.join(wants)
         if node.op.name == "buffer":
             for draft in wants:
@@ -282,11 +282,11 @@ class _Sweep:
         draft, place = self.home(node, wants)
         if draft is None:
             draft, place = self.new_draft(node)
+            draft.after = after
         else:
-            after &= ~(1 << draft.number)
             del draft.loads[node]
+            self.order_before(draft, after & ~(1 << draft.number))
         draft.outputs[node] = place.index
-        self.order_before(draft, after)
         if node.op.name == "scatter":
             for source in node.inputs:
                 self.want(source, draft, Place(root_axes(source)[1]))
@@ -358,7 +358,7 @@ class _Sweep:
         """Make one kernel of those over the same axes that want the same element."""
         kept: dict[Draft, dict[Place, None]] = {}
         for draft, places in wants.items():
-            for other in kept:
+            for other in list(kept)[-MOST_STORES:]:
                 if self.may_join(other, draft) and any(
                     a.index == b.index for a in kept[other] for b in places
                 ):

@@ -1,12 +1,14 @@
 """Replace operations that no kernel does at once by graphs of those that kernels do.
 
-*before*: random_bits, argsort, all_reduce, all_gather; bits read as integers and back, which only stops gradients.
+*before*: random_bits, argsort, all_reduce, all_gather; bits read as integers and back, which only stops gradients;
+permuted reductions; the powers of a softmax in its gradient.
 *after*: Threefry on the position of each element; a bitonic network of compare-exchanges on (key, index) pairs; copies
-to the device, combined there.
+to the device, combined there; reductions of what is permuted; the softmax times its sum.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tg_ir import graph
@@ -23,11 +25,14 @@ def decompose(roots: Sequence[Node]) -> list[Node]:
     new: dict[Node, Node] = {}
     order = graph.toposort(roots)
     shares = dict(filter(None, map(_share, order)))
+    users = Counter([source for node in order for source in node.inputs])
     for node in order:
         inputs = tuple([new[source] for source in node.inputs])
         if node.op.name == "mul" and node.inputs[1] in shares and shares[node.inputs[1]] in new:
             share = new[shares[node.inputs[1]]]
             new[node] = graph.apply("mul", inputs[0], graph.apply("mul", share, share.inputs[1]))
+        elif node.op.name == "permute" and inputs[0].op.name == "reduce" and users[node.inputs[0]] == 1:
+            new[node] = _permuted_sum(node, inputs[0])
         elif node.op.name in RULES:
             new[node] = RULES[node.op.name](node, inputs)
         elif inputs == node.inputs:
@@ -35,6 +40,21 @@ def decompose(roots: Sequence[Node]) -> list[Node]:
         else:
             new[node] = graph.make(node.op, inputs, node.attrs)
     return [new[root] for root in roots]
+
+
+def _permuted_sum(node: Node, total: Node) -> Node:
+    """permute(reduce(x)) as reduce(permute(x)): a reduction is stored in the order of axes that its user wants."""
+    (source,), (kind, axes) = total.inputs, total.attrs
+    kept = [axis for axis in range(len(source.shape)) if axis not in axes]
+    order = [kept[axis] for axis in node["order"]] + list(axes)
+    return graph.reduce(_permuted(source, order), kind, range(len(kept), len(order)))
+
+
+def _permuted(node: Node, order: Sequence[int]) -> Node:
+    """permute(a * b) as permute(a) * permute(b), so that products stay next to their sums."""
+    if node.op.name in ("mul", "cast"):
+        return graph.make(node.op, tuple([_permuted(source, order) for source in node.inputs]), node.attrs)
+    return graph.permute(node, order)
 
 
 def _share(node: Node) -> tuple[Node, Node] | None:
