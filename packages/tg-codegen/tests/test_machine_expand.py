@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("numpy", reason="the interpreter of the machine IR needs NumPy")
 import numpy as np
-from machine_apply import apply, build
+from machine_apply import MACHINES, apply, build
 
 from tg_codegen.machine.expand import EXPANSIONS
 from tg_codegen.machine.nodes import Function, Instr, Loop
@@ -74,21 +74,25 @@ def pairs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([first, values]), np.concatenate([second, random.permutation(values)])
 
 
-@pytest.mark.parametrize("expansions", [WITH_WIDE_MUL, WITH_MULHI], ids=["wide_mul", "mulhi"])
+@pytest.mark.parametrize("machine", ["mulhi", *MACHINES])
 @pytest.mark.parametrize("type", INTEGERS)
 @pytest.mark.parametrize("op", ["floordiv", "mod", "mul", "pow"])
-def test_integer_operation_is_that_of_tg_ir(op: str, type: str, expansions: dict):
+def test_integer_operation_is_that_of_tg_ir(op: str, type: str, machine: str):
     x, y = pairs(integers(type, 2000))
     if op == "pow":
         y = np.where(np.arange(y.size) % 3 == 0, y, y % y.dtype.type(70)).astype(y.dtype)
     want = evaluate_elementwise(op, [x, y], dtype_of(INTEGERS[type]))
-    got = apply(op, type, x, y, expansions=expansions)
+    if machine == "mulhi":
+        got = apply(op, type, x, y, expansions=WITH_MULHI)
+    else:
+        got = apply(op, type, x, y, expansions=WITH_WIDE_MUL, machine=machine)
     wrong = np.flatnonzero(got != want)
     assert not wrong.size, [(x[i], y[i], got[i], want[i]) for i in wrong[:5]]
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("type", INTEGERS)
-def test_integer_division_by_a_constant_is_exact(type: str):
+def test_integer_division_by_a_constant_is_exact(type: str, machine: str):
     dtype, bits = np.dtype(INTEGERS[type]), int(type[1:])
     limits = np.iinfo(dtype)
     x = integers(type, 300)
@@ -98,17 +102,20 @@ def test_integer_division_by_a_constant_is_exact(type: str):
         near += [limits.max - limits.max % divisor + e for e in (-1, 0)] if divisor else []
         values = np.concatenate([x, np.array([n for n in near if limits.min <= n <= limits.max], dtype)])
         for op in ("floordiv", "mod"):
-            got = apply(op, type, values, divisor & ((1 << bits) - 1), expansions=WITH_WIDE_MUL)
+            got = apply(
+                op, type, values, divisor & ((1 << bits) - 1), expansions=WITH_WIDE_MUL, machine=machine
+            )
             want = evaluate_elementwise(op, [values, np.full_like(values, divisor)], dtype_of(INTEGERS[type]))
             wrong = np.flatnonzero(got != want)
             assert not wrong.size, [(op, values[i], divisor, got[i], want[i]) for i in wrong[:5]]
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("type", ["i32", "u32"])
-def test_mulhi_from_wide_products_is_exact(type: str):
+def test_mulhi_from_wide_products_is_exact(type: str, machine: str):
     x, y = pairs(integers(type, 500))
     want = [(int(p) * int(q)) >> 32 for p, q in zip(x, y, strict=True)]
-    assert apply("mulhi", type, x, y, expansions=WITH_WIDE_MUL).tolist() == want
+    assert apply("mulhi", type, x, y, expansions=WITH_WIDE_MUL, machine=machine).tolist() == want
 
 
 @pytest.mark.parametrize("type", INTEGERS)
@@ -119,7 +126,8 @@ def test_integer_power_with_a_constant_has_no_loop(type: str):
         want = evaluate_elementwise("pow", [x, np.full_like(x, exponent)], dtype_of(INTEGERS[type]))
         assert apply("pow", type, x, exponent, expansions=expansions).tolist() == want.tolist()
         function = build("pow", type, 4, [type, exponent], 0, expansions)
-        assert not any(isinstance(s, Loop) for s in function.body)
+        (groups,) = [s for s in function.body if isinstance(s, Loop)]
+        assert not any(isinstance(s, Loop) for s in groups.body)
 
 
 def float_pairs(type: str) -> tuple[np.ndarray, np.ndarray]:
@@ -152,41 +160,45 @@ def float_pairs(type: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([x, a, b, times]), np.concatenate([y, b, -a, near])
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("type", FLOATS)
 @pytest.mark.parametrize("op", ["floordiv", "mod"])
-def test_float_division_is_that_of_numpy(op: str, type: str):
+def test_float_division_is_that_of_numpy(op: str, type: str, machine: str):
     x, y = float_pairs(type)
     want = evaluate_elementwise(op, [x, y], dtype_of(FLOATS[type]))
-    got = apply(op, type, x, y, expansions=EXPANSIONS)
+    got = apply(op, type, x, y, expansions=EXPANSIONS, machine=machine)
     wrong = np.flatnonzero(
         ~((got == want) & (np.signbit(got) == np.signbit(want)) | (np.isnan(got) & np.isnan(want)))
     )
     assert not wrong.size, [(x[i], y[i], got[i], want[i]) for i in wrong[:5]]
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("type", FLOATS)
 @pytest.mark.parametrize("op", ["minimum", "maximum"])
-def test_minimum_and_maximum_keep_nan(op: str, type: str):
+def test_minimum_and_maximum_keep_nan(op: str, type: str, machine: str):
     x, y = float_pairs(type)
-    got = apply(op, type, x, y, expansions=EXPANSIONS)
+    got = apply(op, type, x, y, expansions=EXPANSIONS, machine=machine)
     assert np.array_equal(got, getattr(np, op)(x, y), equal_nan=True)
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", NARROW)
-def test_decode_of_all_bits_is_that_of_tg_ir(name: str):
+def test_decode_of_all_bits_is_that_of_tg_ir(name: str, machine: str):
     dtype = dtype_of(name)
     bits = np.arange(1 << dtype.bits, dtype=np.uint32)
-    got = apply("decode", "f32", bits, attr=name, expansions=EXPANSIONS)
+    got = apply("decode", "f32", bits, attr=name, expansions=EXPANSIONS, machine=machine)
     want = decode(bits.astype(f"u{dtype.itemsize}").view(numpy_dtype(dtype)), dtype).astype(np.float32)
     assert np.array_equal(got.view(np.uint32)[~np.isnan(want)], want.view(np.uint32)[~np.isnan(want)])
     assert np.isnan(got[np.isnan(want)]).all()
     garbage = bits | np.uint32(0xABCD << dtype.bits & 0xFFFFFFFF)
-    again = apply("decode", "f32", garbage, attr=name, expansions=EXPANSIONS)
+    again = apply("decode", "f32", garbage, attr=name, expansions=EXPANSIONS, machine=machine)
     assert np.array_equal(got, again, equal_nan=True)
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", NARROW)
-def test_encode_rounds_to_nearest_even_as_tg_ir(name: str):
+def test_encode_rounds_to_nearest_even_as_tg_ir(name: str, machine: str):
     dtype = dtype_of(name)
     codes = np.arange(1 << dtype.bits, dtype=np.uint32).astype(f"u{dtype.itemsize}")
     values = decode(codes.view(numpy_dtype(dtype)), dtype).astype(np.float32)
@@ -204,9 +216,9 @@ def test_encode_rounds_to_nearest_even_as_tg_ir(name: str):
     x = np.concatenate([x, sampled, largest, -largest, edges, -edges])
     want = encode(x, dtype)
     want = want.view(f"u{dtype.itemsize}")
-    got = apply("encode", "u32", x, attr=name, expansions=EXPANSIONS)
-    if name == "float16":  # NumPy keeps signs and payloads of NaN
-        assert (got[np.isnan(x)] == dtype.nan_bits).all()
+    got = apply("encode", "u32", x, attr=name, expansions=EXPANSIONS, machine=machine)
+    if name == "float16":  # NumPy and x86-64 keep signs and payloads of NaN
+        assert ((got[np.isnan(x)] & 0x7FFF) > dtype.overflow_code).all()
         x, got, want = x[~np.isnan(x)], got[~np.isnan(x)], want[~np.isnan(x)]
     wrong = np.flatnonzero(got != want)
     assert not wrong.size, [(x[i], hex(got[i]), hex(want[i])) for i in wrong[:5]]
