@@ -273,8 +273,8 @@ def test_index_operation_is_as_interpreted(op, level):
     rng = np.random.default_rng(SEED)
     print(f"TG_SEED={SEED}")
     n = lanes(level)
-    big = [int(x) for x in rng.integers(-(1 << 63), (1 << 63) - 1, 8)]
-    numbers = [0, 1, -1, 7, -7, 8, -8, 1 << 40, (1 << 63) - 1, -(1 << 63), *big]
+    big = [int(x) for x in rng.integers(-(1 << 63), (1 << 63) - 1, 2)]
+    numbers = [0, -1, 7, -8, (1 << 63) - 1, -(1 << 63), *big]
     for a in numbers:
         function, b = builder("index", level)
         x = b.emit("scalar", INDEX)

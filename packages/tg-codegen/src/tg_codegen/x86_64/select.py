@@ -33,6 +33,7 @@ __all__ = ["CONDITIONS", "Rule", "Selector"]
 Rule = Callable[["Selector", Instr], tuple[VReg, ...]]
 """Selects an instruction: its result, a vector register or a mask, or two for 64-bit lanes."""
 
+_SCALES = (1, 2, 4, 8)
 _INVERSE = {"l": "ge", "le": "g", "e": "ne", "ne": "e"}
 CONDITIONS = {"lt": "l", "le": "le", "eq": "e", "ne": "ne"}
 _PLAIN = {"float32": 4, "int32": 4, "uint32": 4, "float64": 8, "int64": 8, "uint64": 8}
@@ -55,6 +56,7 @@ class Selector:
         self.stack: dict[Reg, int] = {}  # addresses in scratch memory
         self.pending: dict[Reg, Instr] = {}  # loads that wait
         self.compares: dict[Reg, Instr] = {}  # comparisons of indices that wait
+        self.scaled: dict[Reg, tuple[Reg, int]] = {}  # multiples of indices that an address may take
         self.uses: Counter[Reg] = Counter()
         self.carried: set[Reg] = set()
         self.targets: dict[Reg, Reg] = {}  # a value -> the carried register that it is made in
@@ -433,8 +435,12 @@ class Selector:
             if number is not None and -(1 << 31) <= disp + number * scale < 1 << 30:
                 disp += number * scale
             else:
-                index = self.gpr(address.index)
-                if scale not in (1, 2, 4, 8):
+                inner, factor = self.scaled.get(address.index, (None, 0))
+                if factor * scale in _SCALES:
+                    index, scale = self.gpr(inner), factor * scale
+                else:
+                    index = self.gpr(address.index)
+                if scale not in _SCALES:
                     index, scale = self.op("imul", index, scale, kind="q"), 1
         if address.base in self.stack:
             disp += self.stack[address.base]
@@ -461,10 +467,18 @@ class Selector:
             return self.materialise(reg)[0]
         if reg in self.compares:
             return self.truth(reg)
-        key = ("stack", self.stack[reg]) if reg in self.stack else ("number", self.numbers[reg])
+        if reg in self.stack:
+            key = ("stack", self.stack[reg])
+        else:
+            key = ("index", reg) if reg in self.scaled else ("number", self.numbers[reg])
         if key not in self.made:
-            on_stack = key[0] == "stack"
-            made = self.remade("lea", Mem("stack", disp=key[1])) if on_stack else self.remade("mov", key[1])
+            if key[0] == "stack":
+                made = self.remade("lea", Mem("stack", disp=key[1]))
+            elif key[0] == "number":
+                made = self.remade("mov", key[1])
+            else:
+                inner, factor = self.scaled[reg]
+                made = self.op("shl", factor.bit_length() - 1, kind="q", tied=self.gpr(inner))
             self.made[key] = (made,)
         return self.made[key][0]
 
@@ -474,8 +488,8 @@ class Selector:
             self.numbers[dst] = (instr.attr + (1 << 63)) % (1 << 64) - (1 << 63)
         elif op == "scratch":
             self.stack[dst] = 0
-        elif op == "add" and self._on_stack(dst, *args):
-            pass
+        elif (op == "add" and self._on_stack(dst, *args)) or (op == "mul" and self._is_scaled(dst, *args)):
+            return
         elif self._waits(instr):
             for arg in args:
                 if arg in self.pending:
@@ -490,6 +504,16 @@ class Selector:
         if a not in self.stack or self.number(b) is None:
             return False
         self.stack[dst] = self.stack[a] + self.numbers[b]
+        return True
+
+    def _is_scaled(self, dst: Reg, a: Reg, b: Reg) -> bool:
+        if a in self.numbers:
+            a, b = b, a
+        if self.numbers.get(b) not in _SCALES or a in self.carried or dst in self.targets:
+            return False
+        if a in self.pending:
+            self.materialise(a)
+        self.scaled[dst] = (a, self.numbers[b])
         return True
 
     def _waits(self, instr: Instr) -> bool:
