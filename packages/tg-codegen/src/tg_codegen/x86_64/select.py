@@ -57,7 +57,9 @@ class Selector:
         self.pending: dict[Reg, Instr] = {}  # loads that wait
         self.compares: dict[Reg, Instr] = {}  # comparisons of indices that wait
         self.scaled: dict[Reg, tuple[Reg, int]] = {}  # multiples of indices that an address may take
-        self.uses: Counter[Reg] = Counter()
+        self.uses: Counter[Reg] = Counter()  # still to come
+        self.reads: dict[int, list[Reg]] = {}  # of a statement, by its id
+        self.mentions: dict[int, set[Reg]] = {}  # by loops and conditions with all in them
         self.carried: set[Reg] = set()
         self.targets: dict[Reg, Reg] = {}  # a value -> the carried register that it is made in
         self.local: set[Reg] = set()  # made in the innermost list
@@ -71,15 +73,21 @@ class Selector:
         self.put("leave")
         return self.code
 
-    def _count_uses(self, body: list[Statement]) -> None:
-        uses = self.uses
+    def _count_uses(self, body: list[Statement]) -> set[Reg]:
+        """Fills `uses`, `reads` and `mentions`; gives what a list mentions."""
+        uses, mentioned = self.uses, set()
         for statement in body:
-            for reg in _reads(statement):
+            reads = self.reads[id(statement)] = _reads(statement)
+            for reg in reads:
                 uses[reg] += 1
+            mentioned.update(reads)
             if statement.__class__ is Assign:
                 self.carried.update(statement.targets)
+                mentioned.update(statement.targets)
             elif statement.__class__ is not Instr:
-                self._count_uses(statement.body)
+                inside = self.mentions[id(statement)] = self._count_uses(statement.body) | set(reads)
+                mentioned |= inside
+        return mentioned
 
     # ---- writing instructions
 
@@ -176,7 +184,7 @@ class Selector:
                 self.made = {}
                 (self.loop if kind is Loop else self.when)(statement)
                 self.made = {}
-            for reg in _reads(statement):
+            for reg in self.reads[id(statement)]:
                 self.uses[reg] -= 1
         self.pending.clear()
         self.local, self.made = outer
@@ -188,7 +196,7 @@ class Selector:
         found: list[tuple[Reg, Reg, int]] = []
         for at, statement in enumerate(body):
             if statement.__class__ is Instr:
-                for reg in _reads(statement):
+                for reg in self.reads[id(statement)]:
                     last_read[reg] = at
                 if statement.dst is not None:
                     place[statement.dst] = at
@@ -205,7 +213,7 @@ class Selector:
                 for target in statement.targets:
                     last_read[target] = at
             else:
-                for reg in _all_reads(statement):
+                for reg in self.mentions[id(statement)]:
                     last_read[reg] = at
         for source, target, at in found:
             if last_read[source] == at:
@@ -250,7 +258,7 @@ class Selector:
         if target is None:
             self.values[dst] = rule(self, instr)
             return
-        for waiting in [reg for reg, load in self.pending.items() if target in _reads(load)]:
+        for waiting in [reg for reg, load in self.pending.items() if target in self.reads[id(load)]]:
             self.materialise(waiting)
         for waiting in [reg for reg, compare in self.compares.items() if target in compare.args]:
             self.truth(waiting)
@@ -561,13 +569,3 @@ def _reads(statement: Statement) -> list[Reg]:
     if kind is Assign:
         return list(statement.sources)
     return [statement.start, statement.stop] if kind is Loop else [statement.condition]
-
-
-def _all_reads(statement: Statement) -> Iterator[Reg]:
-    """Also what is read inside, and what is assigned there."""
-    yield from _reads(statement)
-    if statement.__class__ is Assign:
-        yield from statement.targets
-    elif statement.__class__ is not Instr:
-        for inner in statement.body:
-            yield from _all_reads(inner)
