@@ -281,23 +281,9 @@ def _select(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     condition, yes, no = instr.args
     size = size_of(instr.dst.type)
     masks = part_masks(s, s.parts(condition)[0], size // 4)
-    if no in s.bits and s.bits[no].attr == 0:
-        if s.wide:
-            sources = s.operands(yes)
-            return tuple([
-                s.op("vmovaps" if size == 4 else "vmovapd", source, mask=mask, zeroing=True)
-                if source.__class__ is VReg
-                else s.op("vmovups" if source.__class__ is not Pool and not source.broadcast else
-                          "vbroadcastss" if size == 4 else "vbroadcastsd", plain(source), mask=mask, zeroing=True)
-                for source, mask in zip(sources, masks, strict=True)
-            ])  # fmt: skip
+    if not s.wide and no in s.bits and s.bits[no].attr == 0:
         return lift(s, "vpand", masks, s.operands(yes))
     return blend(s, size, masks, s.operands(yes), s.parts(no))
-
-
-def plain(source: Source) -> Source:
-    """The element of a broadcast operand, for instructions that broadcast anyway."""
-    return Pool(source.data) if source.__class__ is Pool else source.at(broadcast=False)
 
 
 def _select_bool(s: Selector, instr: Instr) -> tuple[VReg, ...]:
