@@ -273,8 +273,8 @@ def test_index_operation_is_as_interpreted(op, level):
     rng = np.random.default_rng(SEED)
     print(f"TG_SEED={SEED}")
     n = lanes(level)
-    big = [int(x) for x in rng.integers(-(1 << 63), (1 << 63) - 1, 8)]
-    numbers = [0, 1, -1, 7, -7, 8, -8, 1 << 40, (1 << 63) - 1, -(1 << 63), *big]
+    big = [int(x) for x in rng.integers(-(1 << 63), (1 << 63) - 1, 2)]
+    numbers = [0, -1, 7, -8, (1 << 63) - 1, -(1 << 63), *big]
     for a in numbers:
         function, b = builder("index", level)
         x = b.emit("scalar", INDEX)
@@ -410,6 +410,65 @@ def test_nested_loops_that_carry_and_exchange_values_are_as_interpreted(which, l
     outputs = [np.zeros(16 * n, np.float32)] + [np.zeros(n, t) for t in [np.float32] * 3 + [np.int64] * 4]
     for rows_, columns_ in ((0, 3), (1, 1), (7, 12)):
         both(function, level, [x, y, *outputs], [rows_, columns_])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("which", range(4))
+def test_random_indices_with_many_live_values_are_as_interpreted(which, level):
+    rng = np.random.default_rng(SEED + 200 + which)
+    print(f"TG_SEED={SEED}, program {which}")
+    n = lanes(level)
+    function, b = builder("indices", level)
+    live = [b.emit("scalar", INDEX, attr=i) for i in range(6)] + [b.index(3), b.index(1 << 40)]
+    kept: list[Reg] = []
+
+    def grow(count: int) -> None:
+        for _ in range(count):
+            op = str(rng.choice(["add", "sub", "mul", "min", "max", "floordiv", "mod", "select", "neg"]))
+            x, y, z = (live[int(i)] for i in rng.integers(0, len(live), 3))
+            if op in ("floordiv", "mod"):
+                live.append(
+                    b.emit(
+                        op, INDEX, x, b.index(int(rng.choice([3, 7, 8, 10, -5]))) if rng.random() < 0.7 else y
+                    )
+                )
+            elif op == "select":
+                condition = b.emit(str(rng.choice(["lt", "le", "eq", "ne"])), INDEX, x, y)
+                if rng.random() < 0.5:
+                    condition = b.emit(
+                        str(rng.choice(["and", "or"])), INDEX, condition, b.emit("lt", INDEX, y, z)
+                    )
+                live.append(b.emit("select", INDEX, condition, y, z))
+            else:
+                live.append(b.emit(op, INDEX, x) if op == "neg" else b.emit(op, INDEX, x, y))
+
+    def keep(values: list[Reg]) -> None:
+        for value in values:
+            b.store(
+                "int64", Address(buffer(b, 0), disp=8 * len(kept)), "one", b.emit("broadcast", "i64", value)
+            )
+            kept.append(value)
+
+    grow(16)
+    carried = [b.carry(value) for value in live[-4:]]
+    with b.loop(0, b.emit("mod", INDEX, live[0], b.index(4)), carried=carried) as i:
+        with b.loop(i, b.index(6), 2) as j:
+            live += [i, j, *carried]
+            before = len(live)
+            grow(16)
+            inner = live[before:]
+            with (
+                b.when(b.emit("lt", INDEX, j, inner[0])),
+                b.when(
+                    b.emit("and", INDEX, b.emit("le", INDEX, i, j), b.emit("ne", INDEX, inner[1], inner[2]))
+                ),
+            ):
+                keep(inner[3:])
+            del live[before - len(carried) - 2 :]
+        b.assign(tuple(carried), (carried[1], b.emit("add", INDEX, carried[0], i), carried[3], carried[2]))
+    keep([*live, *carried])
+    numbers = [int(x) for x in rng.integers(-1000, 1000, 6)]
+    both(function, level, [np.zeros(len(kept) + n, np.int64)], numbers)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -33,6 +33,7 @@ __all__ = ["CONDITIONS", "Rule", "Selector"]
 Rule = Callable[["Selector", Instr], tuple[VReg, ...]]
 """Selects an instruction: its result, a vector register or a mask, or two for 64-bit lanes."""
 
+_SCALES = (1, 2, 4, 8)
 _INVERSE = {"l": "ge", "le": "g", "e": "ne", "ne": "e"}
 CONDITIONS = {"lt": "l", "le": "le", "eq": "e", "ne": "ne"}
 _PLAIN = {"float32": 4, "int32": 4, "uint32": 4, "float64": 8, "int64": 8, "uint64": 8}
@@ -55,7 +56,10 @@ class Selector:
         self.stack: dict[Reg, int] = {}  # addresses in scratch memory
         self.pending: dict[Reg, Instr] = {}  # loads that wait
         self.compares: dict[Reg, Instr] = {}  # comparisons of indices that wait
-        self.uses: Counter[Reg] = Counter()
+        self.scaled: dict[Reg, tuple[Reg, int]] = {}  # multiples of indices that an address may take
+        self.uses: Counter[Reg] = Counter()  # still to come
+        self.reads: dict[int, list[Reg]] = {}  # of a statement, by its id
+        self.mentions: dict[int, set[Reg]] = {}  # by loops and conditions with all in them
         self.carried: set[Reg] = set()
         self.targets: dict[Reg, Reg] = {}  # a value -> the carried register that it is made in
         self.local: set[Reg] = set()  # made in the innermost list
@@ -69,15 +73,21 @@ class Selector:
         self.put("leave")
         return self.code
 
-    def _count_uses(self, body: list[Statement]) -> None:
-        uses = self.uses
+    def _count_uses(self, body: list[Statement]) -> set[Reg]:
+        """Fills `uses`, `reads` and `mentions`; gives what a list mentions."""
+        uses, mentioned = self.uses, set()
         for statement in body:
-            for reg in _reads(statement):
+            reads = self.reads[id(statement)] = _reads(statement)
+            for reg in reads:
                 uses[reg] += 1
+            mentioned.update(reads)
             if statement.__class__ is Assign:
                 self.carried.update(statement.targets)
+                mentioned.update(statement.targets)
             elif statement.__class__ is not Instr:
-                self._count_uses(statement.body)
+                inside = self.mentions[id(statement)] = self._count_uses(statement.body) | set(reads)
+                mentioned |= inside
+        return mentioned
 
     # ---- writing instructions
 
@@ -174,7 +184,7 @@ class Selector:
                 self.made = {}
                 (self.loop if kind is Loop else self.when)(statement)
                 self.made = {}
-            for reg in _reads(statement):
+            for reg in self.reads[id(statement)]:
                 self.uses[reg] -= 1
         self.pending.clear()
         self.local, self.made = outer
@@ -186,7 +196,7 @@ class Selector:
         found: list[tuple[Reg, Reg, int]] = []
         for at, statement in enumerate(body):
             if statement.__class__ is Instr:
-                for reg in _reads(statement):
+                for reg in self.reads[id(statement)]:
                     last_read[reg] = at
                 if statement.dst is not None:
                     place[statement.dst] = at
@@ -203,7 +213,7 @@ class Selector:
                 for target in statement.targets:
                     last_read[target] = at
             else:
-                for reg in _all_reads(statement):
+                for reg in self.mentions[id(statement)]:
                     last_read[reg] = at
         for source, target, at in found:
             if last_read[source] == at:
@@ -248,7 +258,7 @@ class Selector:
         if target is None:
             self.values[dst] = rule(self, instr)
             return
-        for waiting in [reg for reg, load in self.pending.items() if target in _reads(load)]:
+        for waiting in [reg for reg, load in self.pending.items() if target in self.reads[id(load)]]:
             self.materialise(waiting)
         for waiting in [reg for reg, compare in self.compares.items() if target in compare.args]:
             self.truth(waiting)
@@ -433,8 +443,12 @@ class Selector:
             if number is not None and -(1 << 31) <= disp + number * scale < 1 << 30:
                 disp += number * scale
             else:
-                index = self.gpr(address.index)
-                if scale not in (1, 2, 4, 8):
+                inner, factor = self.scaled.get(address.index, (None, 0))
+                if factor * scale in _SCALES:
+                    index, scale = self.gpr(inner), factor * scale
+                else:
+                    index = self.gpr(address.index)
+                if scale not in _SCALES:
                     index, scale = self.op("imul", index, scale, kind="q"), 1
         if address.base in self.stack:
             disp += self.stack[address.base]
@@ -461,10 +475,18 @@ class Selector:
             return self.materialise(reg)[0]
         if reg in self.compares:
             return self.truth(reg)
-        key = ("stack", self.stack[reg]) if reg in self.stack else ("number", self.numbers[reg])
+        if reg in self.stack:
+            key = ("stack", self.stack[reg])
+        else:
+            key = ("index", reg) if reg in self.scaled else ("number", self.numbers[reg])
         if key not in self.made:
-            on_stack = key[0] == "stack"
-            made = self.remade("lea", Mem("stack", disp=key[1])) if on_stack else self.remade("mov", key[1])
+            if key[0] == "stack":
+                made = self.remade("lea", Mem("stack", disp=key[1]))
+            elif key[0] == "number":
+                made = self.remade("mov", key[1])
+            else:
+                inner, factor = self.scaled[reg]
+                made = self.op("shl", factor.bit_length() - 1, kind="q", tied=self.gpr(inner))
             self.made[key] = (made,)
         return self.made[key][0]
 
@@ -474,8 +496,8 @@ class Selector:
             self.numbers[dst] = (instr.attr + (1 << 63)) % (1 << 64) - (1 << 63)
         elif op == "scratch":
             self.stack[dst] = 0
-        elif op == "add" and self._on_stack(dst, *args):
-            pass
+        elif (op == "add" and self._on_stack(dst, *args)) or (op == "mul" and self._is_scaled(dst, *args)):
+            return
         elif self._waits(instr):
             for arg in args:
                 if arg in self.pending:
@@ -490,6 +512,16 @@ class Selector:
         if a not in self.stack or self.number(b) is None:
             return False
         self.stack[dst] = self.stack[a] + self.numbers[b]
+        return True
+
+    def _is_scaled(self, dst: Reg, a: Reg, b: Reg) -> bool:
+        if a in self.numbers:
+            a, b = b, a
+        if self.numbers.get(b) not in _SCALES or a in self.carried or dst in self.targets:
+            return False
+        if a in self.pending:
+            self.materialise(a)
+        self.scaled[dst] = (a, self.numbers[b])
         return True
 
     def _waits(self, instr: Instr) -> bool:
@@ -537,13 +569,3 @@ def _reads(statement: Statement) -> list[Reg]:
     if kind is Assign:
         return list(statement.sources)
     return [statement.start, statement.stop] if kind is Loop else [statement.condition]
-
-
-def _all_reads(statement: Statement) -> Iterator[Reg]:
-    """Also what is read inside, and what is assigned there."""
-    yield from _reads(statement)
-    if statement.__class__ is Assign:
-        yield from statement.targets
-    elif statement.__class__ is not Instr:
-        for inner in statement.body:
-            yield from _all_reads(inner)

@@ -281,23 +281,9 @@ def _select(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     condition, yes, no = instr.args
     size = size_of(instr.dst.type)
     masks = part_masks(s, s.parts(condition)[0], size // 4)
-    if no in s.bits and s.bits[no].attr == 0:
-        if s.wide:
-            sources = s.operands(yes)
-            return tuple([
-                s.op("vmovaps" if size == 4 else "vmovapd", source, mask=mask, zeroing=True)
-                if source.__class__ is VReg
-                else s.op("vmovups" if source.__class__ is not Pool and not source.broadcast else
-                          "vbroadcastss" if size == 4 else "vbroadcastsd", plain(source), mask=mask, zeroing=True)
-                for source, mask in zip(sources, masks, strict=True)
-            ])  # fmt: skip
+    if not s.wide and no in s.bits and s.bits[no].attr == 0:
         return lift(s, "vpand", masks, s.operands(yes))
     return blend(s, size, masks, s.operands(yes), s.parts(no))
-
-
-def plain(source: Source) -> Source:
-    """The element of a broadcast operand, for instructions that broadcast anyway."""
-    return Pool(source.data) if source.__class__ is Pool else source.at(broadcast=False)
 
 
 def _select_bool(s: Selector, instr: Instr) -> tuple[VReg, ...]:
@@ -308,18 +294,25 @@ def _select_bool(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     return (s.op("korw", yes, s.op("kandnw", condition, no, kind="k"), kind="k"),)
 
 
-def _quiet_extreme(opcode: str) -> Rule:
+def _quiet_extreme(name: str) -> Rule:
     """min and max give their second operand where either is a NaN; a NaN in the first remains to be seen to."""
 
     def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
-        a, b = s.parts(instr.args[0]), s.parts(instr.args[1])
-        type = instr.dst.type
-        suffix = "ps" if type == "f32" else "pd"
-        found = lift(s, opcode + suffix, a, b)
-        nans = compare(s, "unord", type, a, a)
-        return blend(s, size_of(type), nans, a, found)
+        (a, b), type = instr.args, instr.dst.type
+        if b in s.bits:
+            a, b = b, a
+        opcode = name + ("ps" if type == "f32" else "pd")
+        first, second = s.parts(a), s.operands(b)
+        found = lift(s, opcode, first, second)
+        if a in s.bits and not _is_nan(s.bits[a].attr, size_of(type)):
+            return found
+        return blend(s, size_of(type), compare(s, "unord", type, first, first), first, found)
 
     return rule
+
+
+def _is_nan(bits: int, size: int) -> bool:
+    return bits & _SIGN[size] - 1 > (0x7F800000 if size == 4 else 0x7FF0 << 48)
 
 
 # ---- lanes
