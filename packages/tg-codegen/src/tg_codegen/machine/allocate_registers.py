@@ -168,7 +168,8 @@ class _Scan:
         self.copies: list[int] = []
         self.tie_copies: dict[int, list[tuple[VReg, VReg]]] = {}
         self.must: dict[VReg, VReg] = {}
-        self.hints: dict[VReg, VReg] = {}
+        self.ahead: dict[VReg, VReg] = {}  # what a register is copied or tied to
+        self.behind: dict[VReg, VReg] = {}  # what was copied or tied to it
         self.heap: list[tuple[int, int, int, Interval]] = []
         self.ends: list[tuple[int, int, Interval]] = []
         self.serial = 0
@@ -176,7 +177,7 @@ class _Scan:
 
     def prepare(self, target: Target) -> None:
         """Ties, copies, fixed registers and clobbers."""
-        intervals, hints = self.live.intervals, self.hints
+        ahead, behind = self.ahead, self.behind
         for index, item in enumerate(self.code.items):
             if item.__class__ is not Inst:
                 continue
@@ -185,15 +186,12 @@ class _Scan:
             elif len(item.defs) == 1 and len(item.uses) == 1 and not item.memory and target.is_copy(item):
                 dst, src = item.defs[0], item.uses[0]
                 self.copies.append(index)
-                hints.setdefault(dst, src)
-                if dst.fixed is not None or intervals[dst].start < intervals[src].start:
-                    hints[src] = dst
-                else:
-                    hints.setdefault(src, dst)
+                behind.setdefault(dst, src)
+                ahead[src] = dst
             for file, number in item.clobbers:
                 if file in self.files:
                     self.files[file].block(number, 2 * index + (not item.early), 2 * index + 2)
-        for reg, interval in intervals.items():
+        for reg, interval in self.live.intervals.items():
             if reg.fixed is not None and interval.start >= 0:
                 for k in range(reg.units):
                     self.files[reg.file].block(reg.fixed + k, interval.start, interval.end)
@@ -219,7 +217,7 @@ class _Scan:
                 self.must[dst] = src
                 to.start = 2 * index + 1
                 taken.add(src)
-                self.hints.setdefault(src, dst)
+                self.ahead[src] = dst
                 continue
             assert src not in taken, f"{inst.opcode}: {src} is tied twice"
             assert dst not in inst.uses, f"{inst.opcode}: {dst} is tied to {src} and read as well"
@@ -227,12 +225,11 @@ class _Scan:
             self.tie_copies.setdefault(index, []).append((dst, src))
             to.start = min(to.start, 2 * index)
             to.mentions.insert(bisect_left(to.mentions, 2 * index + 1), 2 * index)
-            self.hints.setdefault(dst, src)
-            if dst.fixed is not None:
-                self.hints[src] = dst
+            self.ahead[src] = dst
+            self.behind.setdefault(dst, src)
 
     def run(self) -> None:
-        must, hints, ends, files = self.must, self.hints, self.ends, self.files
+        must, ends, files, ahead, behind = self.must, self.ends, self.files, self.ahead, self.behind
         last: dict[VReg, int] = {}  # where a register was put last
         intervals = sorted(self.live.intervals.values(), key=_start)
         self.heap = heap = [
@@ -268,10 +265,8 @@ class _Scan:
                 if fits:
                     bit = last.get(reg, -1)
                     if bit < 0 or not fits >> bit & 1:
-                        hint = hints.get(reg) or reg.hint
-                        if hint is not None and hint.file == reg.file:
-                            fixed = hint.fixed
-                            bit = last.get(hint, -1) if fixed is None else file.bit_of.get(fixed, -1)
+                        if reg in ahead or reg in behind or reg.hint is not None:
+                            bit = self.hinted(reg, file, fits, last)
                         if bit < 0 or not fits >> bit & 1:
                             bit = (fits & -fits).bit_length() - 1
                 else:
@@ -293,6 +288,21 @@ class _Scan:
                         self.release(current)
                         continue
             heappush(ends, (current.end, serial, current))
+
+    def hinted(self, reg: VReg, file: _File, fits: int, last: dict[VReg, int]) -> int:
+        """A place that saves a copy: where the value goes to, or where it comes from."""
+        target: VReg | None = reg
+        for _ in range(4):
+            target = self.ahead.get(target)
+            if target is None or target.file != reg.file:
+                break
+            bit = last.get(target, -1) if target.fixed is None else file.bit_of.get(target.fixed, -1)
+            if bit >= 0 and fits >> bit & 1:
+                return bit
+        source = self.behind.get(reg) or reg.hint
+        if source is None or source.file != reg.file:
+            return -1
+        return last.get(source, -1)
 
     def release(self, interval: Interval) -> None:
         file = self.files[interval.reg.file]
