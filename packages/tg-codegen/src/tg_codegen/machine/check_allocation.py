@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tg_codegen.machine.allocate_registers import Allocation, Inserted, Target
+from tg_codegen.machine.allocation import Allocation, Inserted, Target
 from tg_codegen.machine.code import Code, Inst, Label, LoopStart, VReg
 from tg_ir.errors import VerifyError
 
