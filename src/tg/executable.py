@@ -161,13 +161,19 @@ class Executable:
             }
             self._parts.append(_Ready(part, runtime, loaded))
         given = set(self._inputs)
+        self.overwrites = tuple(
+            [n for n, slot in enumerate(self._inputs) if program.buffers[slot].role == "state"]
+        )
+        """The places of inputs that `run` writes over: the results are these very buffers."""
         self._made = tuple(sorted((crossing | set(self._outputs)) - given))
 
     def run(self, buffers: Sequence[Buffer], scalars: Mapping[str, int]) -> list[Buffer]:
         """Submit the program on these inputs; gives the outputs, whose values come with the work."""
         missing = [name for name in self._names if name not in scalars]
         if missing:
-            raise SymbolicError(f"variable {missing[0]!r}: got no value, want one; bind it: {missing[0]}.bind(..)")
+            raise SymbolicError(
+                f"variable {missing[0]!r}: got no value, want one; bind it: {missing[0]}.bind(..)"
+            )
         values = {name: scalars[name] for name in self._names}
         if self._note is not None:
             self._note(self.program, values)
