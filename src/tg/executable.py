@@ -114,11 +114,13 @@ class _Ready:
 
     def run(self, memory: Mapping[int, Memory], scalars: Mapping[str, int]) -> None:
         given = {place: memory[number] for place, number in enumerate(self.part.numbers) if number >= 0}
-        if self.made < RECORDINGS or not self.free:
+        try:  # no lock: threads may run one program at once, each takes a recording of its own
+            recording = self.free.popleft() if self.made >= RECORDINGS else None
+        except IndexError:
+            recording = None
+        if recording is None:
             self.made += 1
             recording = self.runtime.record(self.part.program, self.loaded)
-        else:
-            recording = self.free.popleft()
         recording.patch(given, scalars)
         self.runtime.submit(recording)
         self.free.append(recording)
@@ -127,7 +129,7 @@ class _Ready:
 class Executable:
     """A program with its binaries. `inputs` and `outputs` are numbers of buffers, in the order of `run`'s.
 
-    `shapes` are those of the outputs. One thread at a time may run it.
+    `shapes` are those of the outputs. Any thread may run it.
     """
 
     def __init__(
