@@ -160,3 +160,69 @@ def test_unknown_stage_to_dump_raises(engine, monkeypatch):
     monkeypatch.setenv("TG_DUMP", "grap")
     with pytest.raises(TgError, match="TG_DUMP: got 'grap'"):
         (tg.Tensor([1.0]) + 5).realize()
+
+
+# ---- compiled ---------------------------------------------------------------------------------------------------
+
+TRAIN = """
+import sys, tg
+from tg_frontend.engine import current_engine
+import tg_frontend as f
+
+def losses(wrap):
+    f.manual_seed(5)
+    w, b, m = f.rand(6, 3).requires_grad_(), f.zeros(3).requires_grad_(), f.zeros(6, 3)
+    @wrap
+    def step(x, y):
+        w.grad = b.grad = None
+        loss = ((x + f.rand(4, 6) * 0.1) @ w + b - y).square().mean()
+        loss.backward()
+        with f.no_grad():
+            m.assign(m * 0.9 + w.grad)
+            w.sub_(m * 0.1)
+            b.sub_(b.grad * 0.1)
+        return loss
+    x = f.rand(4, 6)
+    return [step(x * k, x[:, :3] * k + 1).item() for k in range(1, 8)]
+
+tg.Tensor
+eager, replayed = losses(lambda step: step), losses(tg.jit)
+assert max(abs(a - b) for a, b in zip(eager, replayed)) < 1e-5, (eager, replayed)
+assert eager[0] > 2 * eager[-1] and tg.Device.default == "CPU"
+print(current_engine().compiled)
+"""
+
+
+def test_training_step_replayed_as_machine_code_and_binaries_found_by_the_next_process(tmp_path):
+    environment = {**os.environ, "TG_CACHE_DIR": str(tmp_path), "TG_VERIFY": "1"}
+    counts = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        counts.append(int(done.stdout))
+    assert counts[0] > 5 and counts[1] == 0
+
+
+def test_fork_after_use_goes_on_with_threads_of_its_own(tmp_path):
+    program = """
+import os, tg
+x = tg.Tensor([1.0, 2.0])
+assert (x + 1).tolist() == [2.0, 3.0]
+child = os.fork()
+assert (x + 2).tolist() == [3.0, 4.0] and (x + 1).tolist() == [2.0, 3.0]
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    environment = {**os.environ, "TG_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_dump_of_all_levels_names_plan_machine_ir_and_instructions(tmp_path):
+    environment = {**os.environ, "TG_CACHE_DIR": "0", "TG_DUMP": "all", "TG_DUMP_DIR": str(tmp_path)}
+    program = "import tg; (tg.Tensor([[1.0, 2.0]] * 4).sum(1) * 2).tolist()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    (lowered,), (selected,) = tmp_path.rglob("*.lower.txt"), tmp_path.rglob("*.select.txt")
+    assert lowered.read_text().startswith("nest ") and "\nfunction " in lowered.read_text()
+    assert "\nret\n" in selected.read_text() and len(list(tmp_path.rglob("page.html"))) == 1

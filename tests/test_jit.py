@@ -462,3 +462,45 @@ def test_threads_may_call_one_step_at_once():
     for thread in threads:
         thread.join()
     assert failures == [] and step.replays == 34
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------
+
+
+def test_state_is_written_over_its_own_memory_and_nothing_else_sees_it(engine):
+    state = tg.zeros(4).realize()
+
+    @jit
+    def step():
+        state.assign(state + 1)
+
+    for _ in range(3):
+        step()
+    memory, runtime = state.node.value.memory, engine._devices.runtime("FAKE")
+    live = runtime.live
+    for _ in range(3):
+        step()
+    assert state.node.value.memory is memory and runtime.live == live and state.tolist() == [6.0] * 4
+    snapshot, pending, share = state.clone(), state * 10, state.detach().numpy()
+    step()
+    step()
+    assert state.tolist() == [8.0] * 4
+    assert snapshot.tolist() == [6.0] * 4 and pending.tolist() == [60.0] * 4 and share.tolist() == [6.0] * 4
+
+
+def test_state_that_a_result_still_needs_is_not_overwritten_before(engine):
+    state = tg.Tensor([1.0, 2.0])
+
+    @jit
+    def step(x):
+        before = state * x
+        state.assign(state.flip(0) + before.sum())
+        return before, state.clone()
+
+    eager = [1.0, 2.0]
+    for number in range(6):
+        before, after = step(tg.Tensor([float(number % 2), 1.0]))
+        want = [eager[0] * (number % 2), eager[1]]
+        eager = [eager[1] + sum(want), eager[0] + sum(want)]
+        assert before.tolist() == want and after.tolist() == eager and state.tolist() == eager
+    assert step.replays == 4

@@ -21,8 +21,10 @@ tensors that are being differentiated, is simply run.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from types import SimpleNamespace
 from typing import Generic, ParamSpec, TypeVar
 
 from tg.engine import TgEngine
@@ -48,8 +50,8 @@ MOST_UNLIKE = 64
 class _Capture:
     """What two traces agreed on."""
 
-    def __init__(self, trace: Trace, before: Trace, executable: Executable):
-        self.trace, self.executable = trace, executable
+    def __init__(self, trace: Trace, before: Trace, engine: TgEngine, executable: Executable):
+        self.trace, self.engine, self.executable = trace, engine, executable
         self.fixed = [
             (number, ref)
             for number, (ref, was) in enumerate(zip(trace.arguments, before.arguments, strict=True))
@@ -118,13 +120,14 @@ class Jit(Generic[P, R]):
             source.what if source.kind == "fixed" else None if place is None else place.node.value
             for source, place in zip(sources, places, strict=True)
         ]
-        for buffer, place, expected, source in zip(
-            found, places, capture.trace.expected, sources, strict=True
-        ):
-            if source.kind in ("storage", "gradient"):
-                grad = source.kind == "storage" and place.requires_grad
-                if (buffer.shape, buffer.dtype, buffer.device, grad) != expected:
-                    return None
+        if not all(map(_like, sources, places, capture.trace.expected)):
+            return None
+        for number in capture.executable.overwrites:
+            found[number] = None  # so that only its storage may hold the buffer
+            alone = _sole(places[number])
+            found[number] = places[number].node.value
+            if not alone or not capture.engine.may_overwrite(found[number]):
+                found[number] = capture.engine.copy_of(found[number])
         for generator, number in capture.trace.draws:
             if number < 0:
                 generator.next_key()
@@ -209,8 +212,18 @@ class Jit(Generic[P, R]):
             engine.realize(trace.roots)
             results = [root.value for root in trace.roots]
         delivered = self._deliver(trace, results, bindings, tensors, scalars)
+        normal = trace.normal
         trace.settle()
-        self._judge(key, trace, alike[-1] if alike else None, unlike, executable, bindings)
+        if self._judge(key, trace, alike[-1] if alike else None, unlike, bindings) and executable is not None:
+            places = [_place(source) for source in trace.sources]
+            donate = [
+                (root, places.index(_place(target)))
+                for target, root in trace.writes
+                if _place(target) in places
+            ]
+            capture = _Capture(trace, alike[-1], engine, engine.executable(normal, donate))
+            others = [each for each in self._captures.get(key, ()) if each.trace.graph != trace.graph]
+            self._captures[key] = [*others, capture]
         return delivered
 
     def _judge(
@@ -219,16 +232,15 @@ class Jit(Generic[P, R]):
         trace: Trace,
         before: Trace | None,
         unlike: str,
-        executable: Executable | None,
         bindings: Bindings,
-    ) -> None:
-        """Make a capture of two traces that agree. Raises: JitError: they cannot agree."""
+    ) -> bool:
+        """Whether two traces agree, so that what they saw can be replayed. Raises: JitError: they cannot agree."""
         self._objects += [
             item for item in bindings.objects if not any(item is each for each in self._objects)
         ]
         self._last[key] = [each for each in self._last.get(key, ()) if each is not before] + [trace]
         if before is None:
-            return
+            return False
         if trace.problem:
             raise JitError(f"jit {trace.name}: {trace.problem}")
         changed = before.state.changes()
@@ -240,10 +252,35 @@ class Jit(Generic[P, R]):
                 f"jit {trace.name}: captured {MOST_UNLIKE} times without a replay, the last time because "
                 f"{', '.join(changed.values())}; make it a tensor"
             )
-        if executable is not None and not unlike:
+        if not unlike:
             trace.state.ignored |= before.state.ignored | changed.keys()
-            others = [each for each in self._captures.get(key, ()) if each.trace.graph != trace.graph]
-            self._captures[key] = [*others, _Capture(trace, before, executable)]
+        return not unlike
+
+
+def _place(source: Source) -> tuple[str, object]:
+    return source.kind, source.what if source.kind == "argument" else id(source.what)
+
+
+def _like(source: Source, storage: Storage | None, expected: tuple[object, ...]) -> bool:
+    """Whether what the step finds for itself has the shape, dtype, device and need of a gradient that it had."""
+    if source.kind not in ("storage", "gradient"):
+        return True
+    buffer, wants = storage.node.value, source.kind == "storage" and storage.requires_grad
+    return (buffer.shape, buffer.dtype, buffer.device, wants) == expected
+
+
+def _holders(storage: Storage) -> tuple[int, int]:
+    node = storage.node
+    buffer = node.value
+    return sys.getrefcount(node), sys.getrefcount(buffer)
+
+
+_SOLE = _holders(SimpleNamespace(node=SimpleNamespace(value=object())))  # type: ignore[arg-type]
+
+
+def _sole(storage: Storage) -> bool:
+    """Whether nothing but this storage knows its value: no graph that is built already, no copy that shares it."""
+    return _holders(storage) == _SOLE
 
 
 def _storage(place: Source, tensors: Sequence[Tensor]) -> Storage | None:

@@ -65,10 +65,10 @@ def _lowered(kernel: Kernel, target: str) -> str:
 def _instructions(binary: Binary) -> str:
     if not binary.target.startswith("x86_64"):
         return binary.code.hex()
-    size = binary.resources.get("code_bytes", len(binary.code))  # constants follow
     instructions = import_module("tg_codegen.x86_64.encode").isa(binary.target)
-    lines = import_module("tg_codegen.x86_64.disassembler").disassemble(binary.code[:size], instructions)
-    return "\n".join(lines) + "\n"
+    lines = import_module("tg_codegen.x86_64.disassembler").disassemble(binary.code, instructions)
+    end = lines.index("ret") + 1  # the one exit; constants follow
+    return "\n".join([*lines[:end], "# constants:", *lines[end:]]) + "\n"
 
 
 def page(graph: Sequence[Node], program: Program) -> str:

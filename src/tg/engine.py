@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,7 @@ class TgEngine:
         self._devices = Devices(factories)
         self._binaries = Binaries(compile_ or compile_kernel, cache, _plan_of(folder))
         self._reference = ReferenceEngine()
+        self._mapped: weakref.WeakSet[Buffer] = weakref.WeakSet()  # those whose bytes the host may look at
         self._programs: OrderedDict[tuple[object, ...], Executable | None] = OrderedDict()
         self._lock = threading.RLock()
         self.scheduled = 0
@@ -126,15 +128,14 @@ class TgEngine:
         memory = None if data.readonly or not data.nbytes else runtime.share(data)
         if memory is None:
             return self.upload(data, shape, dtype, device)
-        return Buffer(shape, dtype, device, memory, runtime.free)
+        return Buffer(shape, dtype, device, memory, lambda memory: runtime.free(memory))  # not ours to write
 
     def download(self, buffer: Buffer) -> memoryview:
         """The bytes of `buffer`, the memory itself where the host can read it."""
         if kind_of(buffer.device) == REFERENCE:
             return self._reference.download(buffer)
-        size = buffer.dtype.itemsize
-        for dim in buffer.shape:
-            size *= dim
+        size = _size_bytes(buffer)
+        self._mapped.add(buffer)
         return (
             read_memory(self._devices.runtime(buffer.device), buffer.memory, size)
             if size
@@ -148,24 +149,38 @@ class TgEngine:
 
     # ---- programs ------------------------------------------------------------------------------------------
 
-    def executable(self, normal: Normalized) -> Executable | None:
-        """The program of a normal form, ready to run; None for a graph that REF takes part in."""
+    def executable(self, normal: Normalized, donate: Sequence[tuple[int, int]] = ()) -> Executable | None:
+        """The program of a normal form, ready to run; None for a graph that REF takes part in.
+
+        `donate`: roots and the inputs that they may be written over; see `Executable.overwrites`.
+        """
         with self._lock:
-            key = tuple(map(_entry, normal.roots))
+            key = (*map(_entry, normal.roots), *donate)
             if key in self._programs:
                 self._programs.move_to_end(key)
                 return self._programs[key]
             on_reference = any(kind_of(node.device) == REFERENCE for node in toposort(normal.roots))
-            made = None if on_reference else self._make(normal)
+            made = None if on_reference else self._make(normal, donate)
             self._programs[key] = made
             if len(self._programs) > CACHED_PROGRAMS:
                 self._programs.popitem(last=False)
             return made
 
-    def _make(self, normal: Normalized) -> Executable:
+    def may_overwrite(self, buffer: Buffer) -> bool:
+        """Whether the memory is this buffer's alone, as far as the engine gave it out."""
+        return buffer not in self._mapped and buffer.release == self._devices.runtime(buffer.device).free
+
+    def copy_of(self, buffer: Buffer) -> Buffer:
+        """A buffer of its own memory with the same contents."""
+        runtime, size = self._devices.runtime(buffer.device), _size_bytes(buffer)
+        copy = Buffer(buffer.shape, buffer.dtype, buffer.device, runtime.alloc(size), runtime.free)
+        runtime.copy(copy.memory, buffer.memory, size)
+        return copy
+
+    def _make(self, normal: Normalized, donate: Sequence[tuple[int, int]]) -> Executable:
         schedule_normalized = import_module("tg_schedule.pipeline").schedule_normalized
         self.scheduled += 1
-        program, inputs, outputs = schedule_normalized(normal, f"program{self.scheduled}")
+        program, inputs, outputs = schedule_normalized(normal, f"program{self.scheduled}", donate)
         if self.profile is not None:
             program = _with_own_names(program, f"p{self.scheduled}_")
         binaries = self._compile(program)
@@ -228,6 +243,10 @@ def _report(profile: Profile) -> None:
             profile.write_trace(path)
 
 
+def _size_bytes(buffer: Buffer) -> int:
+    return prod(buffer.shape) * buffer.dtype.itemsize
+
+
 def _entry(root: Node) -> object:
     """What stands for a root in a key of the cache. Not the node: a graph without inputs is its own normal form, and
     the cache would keep the value that is filled in."""
@@ -248,6 +267,9 @@ def make_engine() -> TgEngine:
     """An engine on what is installed; with TG_PROFILE=1 it reports at exit."""
     engine = TgEngine()
     if engine.profile is not None:
+        weakref.finalize(
+            engine, int
+        )  # finalizers end worker threads at exit: they come after what is registered now
         atexit.register(_report, engine.profile)
     return engine
 

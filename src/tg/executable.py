@@ -114,11 +114,13 @@ class _Ready:
 
     def run(self, memory: Mapping[int, Memory], scalars: Mapping[str, int]) -> None:
         given = {place: memory[number] for place, number in enumerate(self.part.numbers) if number >= 0}
-        if self.made < RECORDINGS or not self.free:
+        try:  # no lock: threads may run one program at once, each takes a recording of its own
+            recording = self.free.popleft() if self.made >= RECORDINGS else None
+        except IndexError:
+            recording = None
+        if recording is None:
             self.made += 1
             recording = self.runtime.record(self.part.program, self.loaded)
-        else:
-            recording = self.free.popleft()
         recording.patch(given, scalars)
         self.runtime.submit(recording)
         self.free.append(recording)
@@ -127,7 +129,7 @@ class _Ready:
 class Executable:
     """A program with its binaries. `inputs` and `outputs` are numbers of buffers, in the order of `run`'s.
 
-    `shapes` are those of the outputs. One thread at a time may run it.
+    `shapes` are those of the outputs. Any thread may run it.
     """
 
     def __init__(
@@ -161,13 +163,19 @@ class Executable:
             }
             self._parts.append(_Ready(part, runtime, loaded))
         given = set(self._inputs)
+        self.overwrites = tuple(
+            [n for n, slot in enumerate(self._inputs) if program.buffers[slot].role == "state"]
+        )
+        """The places of inputs that `run` writes over: the results are these very buffers."""
         self._made = tuple(sorted((crossing | set(self._outputs)) - given))
 
     def run(self, buffers: Sequence[Buffer], scalars: Mapping[str, int]) -> list[Buffer]:
         """Submit the program on these inputs; gives the outputs, whose values come with the work."""
         missing = [name for name in self._names if name not in scalars]
         if missing:
-            raise SymbolicError(f"variable {missing[0]!r}: got no value, want one; bind it: {missing[0]}.bind(..)")
+            raise SymbolicError(
+                f"variable {missing[0]!r}: got no value, want one; bind it: {missing[0]}.bind(..)"
+            )
         values = {name: scalars[name] for name in self._names}
         if self._note is not None:
             self._note(self.program, values)

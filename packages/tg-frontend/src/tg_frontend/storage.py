@@ -65,7 +65,8 @@ class _Mode(threading.local):
     def __init__(self) -> None:
         self.grad_enabled = True
         self.observer: Observer | None = None
-        self.together: weakref.WeakSet[Storage] = weakref.WeakSet()
+        # A dictionary for its order: steps alike give graphs alike.
+        self.together: weakref.WeakKeyDictionary[Storage, None] = weakref.WeakKeyDictionary()
 
 
 mode = _Mode()
@@ -94,7 +95,7 @@ class Storage:
     def together(self) -> None:
         """Have the next evaluation compute this, too."""
         if self.node.value is None:
-            mode.together.add(self)
+            mode.together[self] = None
 
     def alias(self) -> Node:
         """The value without its history."""
