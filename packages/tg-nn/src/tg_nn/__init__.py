@@ -1,0 +1,1 @@
+"""Models and training on tg_frontend."""
