@@ -18,7 +18,10 @@ from tg_ir.symbolic import Expr
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["as_tensor", "from_dlpack", "from_numpy", "frombuffer", "tensor"]
+__all__ = ["as_tensor", "from_dlpack", "from_numpy", "frombuffer", "tensor", "tobytes"]
+
+METHODS = ("tobytes",)
+"""Those that take a tensor first, and are methods."""
 
 _LETTERS = {
     "bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B", "uint16": "H", "uint32": "I",
@@ -264,6 +267,11 @@ def to_list(data: memoryview, shape: tuple[int, ...], dtype: DType) -> list | Sc
         width = {1: "B", 2: "H"}[dtype.itemsize]
         flat = [from_bits(bits, dtype) for bits in struct.unpack(f"={count}{width}", data)]
     return _nest(flat, shape) if shape else flat[0]
+
+
+def tobytes(self: Tensor) -> bytes:
+    """The values as row-major bytes, in this machine's byte order."""
+    return bytes(self._bytes())
 
 
 def _nest(flat: list, shape: tuple[int, ...]) -> list:

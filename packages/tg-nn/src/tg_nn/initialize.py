@@ -1,6 +1,6 @@
 """Initialisers, PyTorch's: each overwrites a tensor, under `no_grad`, and returns it.
 
-Nothing is computed here: the values are a graph of random bits, and vanish uncomputed when weights are loaded over them.
+Nothing is computed here: the values are graphs of random bits, and vanish uncomputed when weights are loaded over them.
 """
 
 from __future__ import annotations
