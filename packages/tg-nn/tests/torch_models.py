@@ -38,7 +38,9 @@ class Residual(nn.Module):
             setattr(self, f"bn{number}", nn.BatchNorm2d(width))
             before = width
         if stride != 1 or inner != before:
-            self.downsample = nn.Sequential(nn.Conv2d(inner, before, 1, stride, bias=False), nn.BatchNorm2d(before))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inner, before, 1, stride, bias=False), nn.BatchNorm2d(before)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x

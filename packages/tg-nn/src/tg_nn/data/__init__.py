@@ -6,4 +6,14 @@ from tg_nn.data.images import ImageFolder, digits, fashion_mnist, mnist
 from tg_nn.data.loader import Loader
 from tg_nn.data.records import Dataset, Records, Subset, Text
 
-__all__ = ["Dataset", "ImageFolder", "Loader", "Records", "Subset", "Text", "digits", "fashion_mnist", "mnist"]
+__all__ = [
+    "Dataset",
+    "ImageFolder",
+    "Loader",
+    "Records",
+    "Subset",
+    "Text",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+]

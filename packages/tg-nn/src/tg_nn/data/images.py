@@ -35,7 +35,12 @@ def digits(train: bool = True) -> Subset:
 
 # ---- MNIST and Fashion-MNIST -----------------------------------------------------------------------------------------
 
-_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 _SOURCES = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist",
     "fashion-mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
@@ -64,7 +69,9 @@ def mnist(train: bool = True, path: os.PathLike | str | None = None, download: b
     return _idx_pair("mnist", train, path, download)
 
 
-def fashion_mnist(train: bool = True, path: os.PathLike | str | None = None, download: bool = True) -> Records:
+def fashion_mnist(
+    train: bool = True, path: os.PathLike | str | None = None, download: bool = True
+) -> Records:
     """70,000 articles of clothing of 28x28 pixels in 10 classes; looked for as `mnist` is, and in Debian's
     dataset-fashion-mnist."""
     return _idx_pair("fashion-mnist", train, path, download)
@@ -97,7 +104,9 @@ def _idx(name: str, number: int, path: os.PathLike | str | None, download: bool)
             if found.is_file():
                 return _parse_idx(found, _unpack(found, found.read_bytes()))
     if path is not None or not download:
-        raise DataError(f"{name}: {file}[.gz] is not in {', '.join(map(str, looked))}; put it there or download")
+        raise DataError(
+            f"{name}: {file}[.gz] is not in {', '.join(map(str, looked))}; put it there or download"
+        )
     return _parse_idx(Path(file), _download(name, number))
 
 
@@ -177,9 +186,15 @@ class ImageFolder:
         try:
             from PIL import Image
         except ImportError as error:
-            raise DataError("ImageFolder: reading images needs Pillow; pip install 'tg-nn[images]'") from error
+            raise DataError(
+                "ImageFolder: reading images needs Pillow; pip install 'tg-nn[images]'"
+            ) from error
         try:
             with Image.open(path) as image:
-                return image.convert("RGB").resize((self.width, self.height), Image.Resampling.BILINEAR).tobytes()
+                return (
+                    image.convert("RGB")
+                    .resize((self.width, self.height), Image.Resampling.BILINEAR)
+                    .tobytes()
+                )
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: not a readable image ({error}); remove it") from error

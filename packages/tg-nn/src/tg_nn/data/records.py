@@ -41,7 +41,9 @@ class Records:
             self._parts.append((memoryview(data).cast("B"), shape, dtype, size))
         lengths = {len(data) / size for data, _, _, size in self._parts}
         if len(lengths) != 1 or not (length := lengths.pop()).is_integer():
-            raise DataError("Records: the parts hold different or broken numbers of samples; check their shapes")
+            raise DataError(
+                "Records: the parts hold different or broken numbers of samples; check their shapes"
+            )
         self._length = int(length)
 
     def __len__(self) -> int:
@@ -87,7 +89,9 @@ class Text:
             size = dtypes.dtype_of(self.dtype).itemsize
             self._data = memoryview(b"".join([token.to_bytes(size, "little") for token in tokens]))
         if not len(self):
-            raise DataError(f"text: got {len(text)} bytes, want more than one window of {length}; give more files")
+            raise DataError(
+                f"text: got {len(text)} bytes, want more than one window of {length}; give more files"
+            )
 
     @staticmethod
     def read(paths: Iterable[Path | str], pattern: str = "*") -> bytes:

@@ -53,7 +53,9 @@ class _Embeddings(Module):
 
     def forward(self, tokens: Tensor, kinds: Tensor) -> Tensor:
         positions = self.position_embeddings(arange(tokens.shape[1], device=tokens.device))
-        return self.dropout(self.LayerNorm(self.word_embeddings(tokens) + positions + self.token_type_embeddings(kinds)))
+        return self.dropout(
+            self.LayerNorm(self.word_embeddings(tokens) + positions + self.token_type_embeddings(kinds))
+        )
 
 
 class _Output(Module):

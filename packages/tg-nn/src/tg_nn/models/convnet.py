@@ -20,7 +20,10 @@ class ConvNet(Module):
     ):
         self.stages, before = [], channels
         for width in widths:
-            first, second = Conv2d(before, width, 3, padding=1, bias=False), Conv2d(width, width, 3, padding=1, bias=False)
+            first, second = (
+                Conv2d(before, width, 3, padding=1, bias=False),
+                Conv2d(width, width, 3, padding=1, bias=False),
+            )
             self.stages.append([first, BatchNorm2d(width), second, BatchNorm2d(width)])
             before = width
         self.dropout, self.head = Dropout(dropout), Linear(before, classes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tg_frontend import Tensor, arange, randn, zeros
 from tg_nn.attention import merge_heads, split_heads
-from tg_nn.layers import Dropout, Embedding, LayerNorm
+from tg_nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tg_nn.module import Module
 
 __all__ = ["GPT2", "GPT2Config"]
@@ -27,7 +27,7 @@ class GPT2Config:
     dropout: float = 0.1
 
 
-class _Affine(Module):
+class _Affine(Linear):
     """x @ weight + bias: a Linear whose weight is transposed."""
 
     def __init__(self, inner: int, outer: int, std: float = 0.02):
@@ -35,7 +35,7 @@ class _Affine(Module):
         self.bias = zeros(outer, requires_grad=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
+        return x.to(self.weight.dtype) @ self.weight + self.bias
 
 
 class _Attention(Module):
@@ -71,11 +71,14 @@ class _Block(Module):
 
 
 class GPT2(Module):
-    """A language model whose output shares the weights of its embedding. Shapes: (N, L) gives logits (N, L, vocabulary)."""
+    """A language model whose output shares the embedding's weights. Shapes: (N, L) gives logits (N, L, vocabulary)."""
 
     def __init__(self, config: GPT2Config):
         self._config = config
-        self.wte, self.wpe = Embedding(config.vocabulary, config.width), Embedding(config.context, config.width)
+        self.wte, self.wpe = (
+            Embedding(config.vocabulary, config.width),
+            Embedding(config.context, config.width),
+        )
         for table, std in ((self.wte, 0.02), (self.wpe, 0.01)):
             table.weight = (randn(*table.weight.shape) * std).requires_grad_()
         self.dropout = Dropout(config.dropout)
@@ -88,4 +91,4 @@ class GPT2(Module):
         x = self.dropout(x)
         for block in self.h:
             x = block(x)
-        return self.ln_f(x).linear(self.wte.weight)
+        return self.ln_f(x).to(self.wte.weight.dtype).linear(self.wte.weight)

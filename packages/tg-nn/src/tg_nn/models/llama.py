@@ -1,4 +1,4 @@
-"""The Llama family: RMS normalisation, rotary positions, grouped-query attention, gated MLP. Names of published weights.
+"""The Llama family: RMS normalisation, rotary positions, grouped-query attention, gated MLP; published names.
 
 Source: Touvron et al., "Llama 2", 2023; GGUF's names and order of rows from llama.cpp's conversion (facts only).
 """
@@ -136,7 +136,8 @@ class Llama(Module):
 
 _GGUF_NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
     "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from tg_frontend import Tensor
 from tg_nn.layers import Linear
@@ -15,7 +16,7 @@ class MLP(Module):
     """Linear layers with ReLU between them. Shapes: (N, ..) of sizes[0] numbers gives (N, sizes[-1])."""
 
     def __init__(self, sizes: Sequence[int]):
-        self.layers = [Linear(wide, next_) for wide, next_ in zip(sizes, sizes[1:], strict=False)]
+        self.layers = [Linear(wide, next_) for wide, next_ in pairwise(sizes)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""

@@ -18,7 +18,9 @@ class _Layer(Module):
         self.ln_1 = LayerNorm(width, eps=1e-6)
         self.self_attention = MultiheadAttention(width, heads, dropout, batch_first=True)
         self.ln_2 = LayerNorm(width, eps=1e-6)
-        self.mlp = Sequential(Linear(width, hidden), GELU(), Dropout(dropout), Linear(hidden, width), Dropout(dropout))
+        self.mlp = Sequential(
+            Linear(width, hidden), GELU(), Dropout(dropout), Linear(hidden, width), Dropout(dropout)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.ln_1(x)

@@ -48,12 +48,16 @@ def load_file(path: os.PathLike | str) -> StateFile:
 def _open_parts(path: Path) -> StateFile:
     try:
         names = json.loads(path.read_bytes())["weight_map"]
-        parts = {name: load_file(path.parent / name) for name in dict.fromkeys(names.values()) if "/" not in name}
+        parts = {
+            name: load_file(path.parent / name) for name in dict.fromkeys(names.values()) if "/" not in name
+        }
         entries = {name: parts[part]._entries[name] for name, part in names.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, StateFileError):
             raise
-        raise StateFileError(f"{path}: not an index of state files ({type(error).__name__}: {error})") from error
+        raise StateFileError(
+            f"{path}: not an index of state files ({type(error).__name__}: {error})"
+        ) from error
     return StateFile(path, entries)
 
 

@@ -38,7 +38,9 @@ class _PackedEntry(Entry):
     def load(self) -> PackedTensor:
         kind, data = KINDS[self.dtype], self.read()
         return PackedTensor(
-            self.dtype, self.shape, frombuffer(data, dtype="uint8", shape=(len(data) // kind.bytes, kind.bytes))
+            self.dtype,
+            self.shape,
+            frombuffer(data, dtype="uint8", shape=(len(data) // kind.bytes, kind.bytes)),
         )
 
 
@@ -105,7 +107,9 @@ def open_gguf(path: os.PathLike | str) -> StateFile:
     for _ in range(tensors):
         name, rank = cursor.string(), cursor.scalar("<I")
         cursor.require(rank * 8)
-        rows.append((name, [cursor.scalar("<Q") for _ in range(rank)], cursor.scalar("<I"), cursor.scalar("<Q")))
+        rows.append(
+            (name, [cursor.scalar("<Q") for _ in range(rank)], cursor.scalar("<I"), cursor.scalar("<Q"))
+        )
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 0 < alignment <= 2**20:
         fail(path, f"an alignment of {alignment!r}")
@@ -137,4 +141,3 @@ def _entry(
     if start + size > len(data):
         fail(path, f"tensor {name!r} of {size} bytes is cut off")
     return make(dtype, shape, lambda: aligned(data, start, size))
-

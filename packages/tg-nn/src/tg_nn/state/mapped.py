@@ -1,4 +1,4 @@
-"""What the formats share: files mapped into memory, tensors that are read when asked for, writes that are all or nothing.
+"""What the formats share: mapped files, tensors that are read when asked for, writes that are all or nothing.
 
 A reader checks everything that its header says against the size of the file before it makes an entry, so that reading
 a tensor cannot go wrong later, and takes nothing from the file but numbers, names and bytes.
@@ -58,7 +58,10 @@ class Entry:
         flat = frombuffer(data, dtype=self.dtype, shape=(len(data) // itemsize,))
         index = arange(1).reshape(*[1] * len(self.shape))
         for axis, (size, stride) in enumerate(zip(self.shape, self.strides, strict=True)):
-            index = index + arange(size).reshape(*[-1 if i == axis else 1 for i in range(len(self.shape))]) * stride
+            index = (
+                index
+                + arange(size).reshape(*[-1 if i == axis else 1 for i in range(len(self.shape))]) * stride
+            )
         return flat[index]
 
 
@@ -128,7 +131,14 @@ def open_zip(path: os.PathLike | str) -> dict[str, ZipMember]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error, OverflowError) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        ValueError,
+        EOFError,
+        struct.error,
+        OverflowError,
+    ) as error:
         raise StateFileError(f"{path}: not a whole zip archive ({error}); get the file again") from error
     return {info.filename: _member(path, data, info) for info in found if not info.filename.endswith("/")}
 
@@ -144,7 +154,10 @@ def _member(path: os.PathLike | str, data: memoryview, info: zipfile.ZipInfo) ->
         if info.file_size != info.compress_size:
             fail(path, f"member {info.filename!r} states two sizes")
         return ZipMember(info.file_size, lambda: aligned(data, start, info.file_size))
-    if info.compress_type != zipfile.ZIP_DEFLATED or info.file_size > (info.compress_size + 1) * _DEFLATE_LIMIT:
+    if (
+        info.compress_type != zipfile.ZIP_DEFLATED
+        or info.file_size > (info.compress_size + 1) * _DEFLATE_LIMIT
+    ):
         fail(path, f"member {info.filename!r} is packed in a way that is not read here")
 
     def unpack() -> bytes:

@@ -13,7 +13,16 @@ import zipfile
 from collections.abc import Mapping
 
 from tg_frontend import Tensor, dtypes
-from tg_nn.state.mapped import Entry, StateFile, ZipMember, atomic_write, check_shape, fail, open_zip, realized
+from tg_nn.state.mapped import (
+    Entry,
+    StateFile,
+    ZipMember,
+    atomic_write,
+    check_shape,
+    fail,
+    open_zip,
+    realized,
+)
 
 __all__ = ["open_npz", "save_npz"]
 
@@ -60,7 +69,11 @@ def save_npz(path: os.PathLike | str, tensors: Mapping[str, Tensor]) -> None:
             kind = tensor.dtype.kind
             narrow = kind == "float" and tensor.dtype.name not in ("float16", "float32", "float64")
             tensor = tensor.float() if narrow else tensor
-            descr = "|b1" if kind == "bool" else f"{'|' if tensor.itemsize == 1 else '<'}{kind[0]}{tensor.itemsize}"
+            descr = (
+                "|b1"
+                if kind == "bool"
+                else f"{'|' if tensor.itemsize == 1 else '<'}{kind[0]}{tensor.itemsize}"
+            )
             shape = tuple(map(int, tensor.shape))
             text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
             text += " " * (-(len(text) + 11) % 64) + "\n"

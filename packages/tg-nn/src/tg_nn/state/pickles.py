@@ -107,7 +107,9 @@ def read_pickle(
                     case "BINGET" | "LONG_BINGET" | "GET":
                         stack.append(memo[argument])
                     case "GLOBAL" | "STACK_GLOBAL":
-                        pair = argument.split(" ", 1) if name == "GLOBAL" else [stack.pop(), stack.pop()][::-1]
+                        pair = (
+                            argument.split(" ", 1) if name == "GLOBAL" else [stack.pop(), stack.pop()][::-1]
+                        )
                         found = Global(*[_of(part, str) for part in pair])
                         if str(found) not in calls and not names(found):
                             raise StateFileError(f"it names {found}, which is neither tensor nor plain data")
@@ -124,7 +126,15 @@ def read_pickle(
                         stack.append(persistent(stack.pop()))
                     case _:
                         raise StateFileError(f"it has the operation {name}")
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        struct.error,
+    ) as error:
         if isinstance(error, StateFileError):
             raise
         raise StateFileError(f"it is malformed ({type(error).__name__}: {error})") from error

@@ -93,7 +93,9 @@ def _scales_of_k4(s: Tensor) -> tuple[Tensor, Tensor]:
     """Eight scales and eight minima of 6 bits from 12 bytes."""
     first, second, rest = s[:, :4], s[:, 4:8], s[:, 8:]
     scales = cat([first & 63, (rest & 15) | (first >> 6 << 4)], 1)
-    return scales.float().unsqueeze(2), cat([second & 63, (rest >> 4) | (second >> 6 << 4)], 1).float().unsqueeze(2)
+    return scales.float().unsqueeze(2), cat(
+        [second & 63, (rest >> 4) | (second >> 6 << 4)], 1
+    ).float().unsqueeze(2)
 
 
 def _q4_k(b: Tensor) -> Tensor:
@@ -175,7 +177,9 @@ class PackedTensor:
         kind = KINDS.get(self.kind)
         if kind is None:
             raise TgError(f"PackedTensor: got kind {self.kind!r}, want one of {', '.join(KINDS)}")
-        assert math.prod(self.shape) == int(self.blocks.shape[0]) * kind.numbers, "blocks do not fit the shape"
+        assert math.prod(self.shape) == int(self.blocks.shape[0]) * kind.numbers, (
+            "blocks do not fit the shape"
+        )
         return kind.unpack(self.blocks).reshape(*self.shape)
 
     def __repr__(self) -> str:

@@ -54,7 +54,10 @@ def open_safetensors(path: os.PathLike | str) -> StateFile:
             fail(path, f"tensors overlap or leave a hole at byte {end}")
         end = last
     if 8 + length + end != len(data):
-        fail(path, f"got {len(data)} bytes, want {8 + length + end}: the file is cut off or has more at its end")
+        fail(
+            path,
+            f"got {len(data)} bytes, want {8 + length + end}: the file is cut off or has more at its end",
+        )
     return StateFile(path, entries, metadata)
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -177,7 +177,12 @@ def _is_known(name: Global) -> bool:
 
 def _calls(path: os.PathLike | str) -> dict[str, Callable]:
     def tensor(
-        storage: object, offset: object, size: object, strides: object, *rest: object, dtype: str | None = None
+        storage: object,
+        offset: object,
+        size: object,
+        strides: object,
+        *rest: object,
+        dtype: str | None = None,
     ) -> Entry:
         if not isinstance(storage, _Storage):
             raise StateFileError("a tensor has no storage")
@@ -187,8 +192,15 @@ def _calls(path: os.PathLike | str) -> dict[str, Callable]:
         itemsize = dtypes.dtype_of(dtype).itemsize
         elements = storage.elements * dtypes.dtype_of(storage.dtype).itemsize // itemsize
         count = math.prod(shape)
-        last = sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True)) if count else -1
-        if type(offset) is not int or offset < 0 or offset + last >= elements + (not count) or count > elements:
+        last = (
+            sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True)) if count else -1
+        )
+        if (
+            type(offset) is not int
+            or offset < 0
+            or offset + last >= elements + (not count)
+            or count > elements
+        ):
             raise StateFileError(
                 f"a tensor of shape {shape}, strides {strides} and offset {offset!r} is beyond its "
                 f"storage of {elements} elements, or repeats them"
