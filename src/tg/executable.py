@@ -167,7 +167,9 @@ class Executable:
         """Submit the program on these inputs; gives the outputs, whose values come with the work."""
         missing = [name for name in self._names if name not in scalars]
         if missing:
-            raise SymbolicError(f"variable {missing[0]!r}: got no value, want one; bind it: {missing[0]}.bind(..)")
+            raise SymbolicError(
+                f"variable {missing[0]!r}: got no value, want one; bind it: {missing[0]}.bind(..)"
+            )
         values = {name: scalars[name] for name in self._names}
         if self._note is not None:
             self._note(self.program, values)

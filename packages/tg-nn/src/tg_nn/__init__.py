@@ -57,7 +57,7 @@ from tg_nn.module import Module, Sequential
 from tg_nn.optimizers import LAMB, LARS, SGD, Adafactor, Adam, AdamW, Muon, Optimizer
 from tg_nn.recurrent import GRU, LSTM
 from tg_nn.state import StateFile, load_file, save_file
-from tg_nn.training import Outcome, Trainer
+from tg_nn.training import Outcome, Trainer, make_step
 
 __all__ = [
     "ELU",
@@ -130,7 +130,7 @@ __all__ = [
     "clip_grad_value_",
     "initialize",
     "load_checkpoint",
-    "load_file",
+    "load_file", "make_step",
     "narrow_weights",
     "rotary_tables",
     "rotate",

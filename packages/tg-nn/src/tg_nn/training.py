@@ -28,7 +28,7 @@ from tg_nn.progress import Progress
 from tg_nn.report import write_report
 from tg_nn.state import atomic_write, save_safetensors
 
-__all__ = ["Outcome", "Trainer"]
+__all__ = ["Outcome", "Trainer", "make_step"]
 
 Loss = Callable[..., tuple[Tensor, Tensor]]
 
@@ -43,6 +43,35 @@ class Outcome:
     loss: float
     accuracy: float | None
     folder: Path
+
+
+def make_step(
+    model: Module,
+    optimizer: Optimizer,
+    loss: Loss,
+    scaler: LossScaler | None = None,
+    max_norm: float | None = None,
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A function that learns from a batch and gives its loss and share of right answers, as `loss` does.
+
+    It reads no value and changes nothing of Python's but gradients, so that it can be captured and replayed.
+    """
+
+    def step(*batch: Tensor) -> tuple[Tensor, Tensor]:
+        optimizer.zero_grad()
+        value, right = loss(model, *batch)
+        if scaler is not None:
+            scaler.scale_loss(value).backward()
+            scaler.step(optimizer, max_norm)
+        else:
+            value.backward()
+            if max_norm is not None:
+                clip_grad_norm_(model.parameters(), max_norm)
+            optimizer.step()
+        optimizer.zero_grad()
+        return value.detach(), right.detach()
+
+    return step
 
 
 @dataclass
@@ -76,21 +105,7 @@ class Trainer:
     quiet: bool = False
     step: int = field(default=0, init=False)
 
-    # ---- one step --------------------------------------------------------------------------------------------------
-
-    def train_step(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Learn from a batch; gives loss and share of right answers. Reads no value."""
-        self.optimizer.zero_grad()
-        loss, right = self.loss(self.model, *batch)
-        if self.scaler is not None:
-            self.scaler.scale_loss(loss).backward()
-            self.scaler.step(self.optimizer, self.max_norm)
-        else:
-            loss.backward()
-            if self.max_norm is not None:
-                clip_grad_norm_(self.model.parameters(), self.max_norm)
-            self.optimizer.step()
-        return loss.detach(), right.detach()
+    # ---- judging ----------------------------------------------------------------------------------------------------
 
     @no_grad()
     def evaluate(self) -> tuple[float, float]:
@@ -150,7 +165,8 @@ class Trainer:
         else:
             log.unlink(missing_ok=True)
         started, saved, stopped, results = time.monotonic(), time.monotonic(), False, (float("nan"), None)
-        step = self.capture(self.train_step) if self.capture else self.train_step
+        step = make_step(self.model, self.optimizer, self.loss, self.scaler, self.max_norm)
+        step = self.capture(step) if self.capture else step
         total = self.epochs * len(self.train)
         self.model.train()
         with (

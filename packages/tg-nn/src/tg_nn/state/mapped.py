@@ -25,6 +25,7 @@ from tg_nn.errors import StateFileError
 __all__ = ["Entry", "StateFile", "ZipMember", "atomic_write", "check_shape", "fail", "map_file", "open_zip"]
 
 MAX_DIMENSIONS = 64
+_MAP_NORESERVE = 0x4000  # Linux: a file may be larger than memory
 _DEFLATE_LIMIT = 1032  # deflate cannot shrink anything further
 
 
@@ -89,11 +90,13 @@ class StateFile(Mapping[str, Tensor]):
 
 
 def map_file(path: os.PathLike | str) -> mmap.mmap:
-    """The file's bytes, read as they are touched."""
+    """The file's bytes, read as they are touched. Writable, so that devices share them without a copy; what is written
+    stays in this process."""
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             fail(path, "the file is empty")
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        return mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | _MAP_NORESERVE, protection)
 
 
 def check_shape(path: os.PathLike | str, name: str, shape: object) -> tuple[int, ...]:
