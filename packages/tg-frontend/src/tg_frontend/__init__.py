@@ -16,11 +16,13 @@ from tg_frontend.core import Tensor
 from tg_frontend.engine import Device, set_engine
 from tg_frontend.vmap import vmap
 from tg_ir import dtypes
+from tg_ir.errors import TgError
 from tg_ir.symbolic import Variable
 
 __all__ = [
     "Device",
     "Tensor",
+    "TgError",
     "Variable",
     "custom_gradient",
     "dtypes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ from tg_ir.symbolic import Expr
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["as_tensor", "from_dlpack", "from_numpy", "tensor"]
+__all__ = ["as_tensor", "from_dlpack", "from_numpy", "frombuffer", "tensor", "tobytes"]
+
+METHODS = ("tobytes",)
+"""Those that take a tensor first, and are methods."""
 
 _LETTERS = {
     "bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B", "uint16": "H", "uint32": "I",
@@ -82,6 +86,33 @@ def from_dlpack(source: object, device: str | None = None, copy: bool | None = N
     """
     data, shape, dtype = dlpack.read(source, copy)
     return Tensor.from_node(_filled(data, shape, dtype, Device.canonical(device), share=not copy))
+
+
+def frombuffer(
+    buffer: object,
+    *,
+    dtype: DType | str,
+    shape: tuple[int, ...] | None = None,
+    offset: int = 0,
+    device: str | None = None,
+) -> Tensor:
+    """A tensor over the bytes of a buffer from `offset` on, such as a memory-mapped file, which it keeps alive.
+
+    Without `shape` it is a vector of all that is there.
+
+    Raises:
+        ShapeError: the buffer does not hold that many elements.
+    """
+    data, dtype = memoryview(buffer).cast("B"), dtype_of(dtype)
+    if shape is None:
+        shape = ((len(data) - offset) // dtype.itemsize,)
+    size = math.prod(shape) * dtype.itemsize
+    if offset < 0 or offset + size > len(data):
+        raise ShapeError(
+            f"frombuffer: got {len(data)} bytes, want {size} from offset {offset} on for {shape}"
+        )
+    data = data[offset : offset + size]
+    return Tensor.from_node(_filled(data, tuple(shape), dtype, Device.canonical(device), share=True))
 
 
 def _filled(
@@ -236,6 +267,11 @@ def to_list(data: memoryview, shape: tuple[int, ...], dtype: DType) -> list | Sc
         width = {1: "B", 2: "H"}[dtype.itemsize]
         flat = [from_bits(bits, dtype) for bits in struct.unpack(f"={count}{width}", data)]
     return _nest(flat, shape) if shape else flat[0]
+
+
+def tobytes(self: Tensor) -> bytes:
+    """The values as row-major bytes, in this machine's byte order."""
+    return bytes(self._bytes())
 
 
 def _nest(flat: list, shape: tuple[int, ...]) -> list:
