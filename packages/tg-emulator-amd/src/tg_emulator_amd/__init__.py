@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .device import VirtualKernel, make_gpus, open_virtual
 from .errors import EmulatorError, MemoryFault, PacketError, ProgramError, UnsupportedError
 from .interface import Dispatch, Figures, Memory
 from .profiles import PROFILES, Profile, profile
@@ -17,5 +18,8 @@ __all__ = [
     "Profile",
     "ProgramError",
     "UnsupportedError",
+    "VirtualKernel",
+    "make_gpus",
+    "open_virtual",
     "profile",
 ]

@@ -4,6 +4,7 @@ TgError
 └── EmulatorError            anything below; carries the rule that was broken and where the rule stands
     ├── UnsupportedError     an instruction, packet or request that the emulator does not implement
     ├── MemoryFault          an access that the page tables refuse; a real GPU would raise a page fault
+    ├── DeviceFault          a reset or memory error that was asked for
     ├── PacketError          a packet that the command processor cannot execute
     └── ProgramError         a rule of the instruction set that a kernel broke; names wave, lane, PC, instruction
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from tg_ir.errors import TgError
 
-__all__ = ["EmulatorError", "MemoryFault", "PacketError", "ProgramError", "UnsupportedError"]
+__all__ = ["DeviceFault", "EmulatorError", "MemoryFault", "PacketError", "ProgramError", "UnsupportedError"]
 
 
 class EmulatorError(TgError):
@@ -29,6 +30,14 @@ class MemoryFault(EmulatorError):
     def __init__(self, address: int, size: int, access: str, reason: str):
         super().__init__(f"{access} of {size} bytes at {address:#x}: {reason}")
         self.address, self.size, self.access, self.reason = address, size, access, reason
+
+
+class DeviceFault(EmulatorError):
+    """A reset of the whole GPU after a hang, or, where `is_ecc`, after a memory error."""
+
+    def __init__(self, is_ecc: bool):
+        super().__init__("an uncorrectable ECC error" if is_ecc else "the GPU was reset after a hang")
+        self.is_ecc = is_ecc
 
 
 class PacketError(EmulatorError):
