@@ -17,5 +17,5 @@ def test_profile_counts_fit_together(target: str):
 
 
 def test_profile_of_an_unknown_target_names_the_known_ones():
-    with pytest.raises(EmulatorError, match="gfx803.*gfx942"):
+    with pytest.raises(EmulatorError, match=r"gfx803.*gfx942"):
         profile("gfx803")

@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("kernel")
     run.add_argument("--grid", type=_sizes, required=True, help="work-items: 1024 or 64,64,1")
     run.add_argument("--block", type=_sizes, required=True, help="work-items of a workgroup")
-    run.add_argument("--arg", action="append", default=[], help="in:<file>, out:<bytes>[:<file>] or <type>:<number>")
+    run.add_argument(
+        "--arg", action="append", default=[], help="in:<file>, out:<bytes>[:<file>] or <type>:<number>"
+    )
     run.add_argument("--queue", choices=("aql", "pm4"), default="aql")
     options = parser.parse_args(arguments)
     try:
@@ -115,7 +117,9 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _argument(device: Device, number: int, text: str, outputs: list[tuple[int, Allocation, str]]) -> Allocation | bytes:
+def _argument(
+    device: Device, number: int, text: str, outputs: list[tuple[int, Allocation, str]]
+) -> Allocation | bytes:
     kind, _, value = text.partition(":")
     if kind == "in":
         data = Path(value).read_bytes()
@@ -157,7 +161,9 @@ def _bench(options: argparse.Namespace) -> int:
             start = time.perf_counter()
             queue.submit(aql.build("BARRIER_AND", completion_signal=signal.address), signal).wait(_TIMEOUT_S)
             times.append(time.perf_counter() - start)
-        print(f"packet and wait: {statistics.median(times) * 1e6:.1f} us median, {min(times) * 1e6:.1f} us best")
+        print(
+            f"packet and wait: {statistics.median(times) * 1e6:.1f} us median, {min(times) * 1e6:.1f} us best"
+        )
     return 0
 
 

@@ -13,6 +13,7 @@ import atexit
 import ctypes
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -216,6 +217,7 @@ class Device:
         """The device's own queue of a kind, made when first asked for."""
         if kind.name not in self.queues:
             self._check_open()
+            self.check()
             self.queues[kind.name] = kind(self)
         return self.queues[kind.name]
 
@@ -408,19 +410,21 @@ class Device:
             return
         self.is_closed = True
         atexit.unregister(self.close)
-        call = self.system.kfd.call
-        for queue in [*self.queues.values(), *self._other_queues]:
-            queue.close()
-        self.queues.clear()
-        for memory in list(self.allocations.values()):
-            memory.free()
-        for address, size in ((self._doorbells, _DOORBELL_BYTES), (self._hdp, _PAGE_BYTES)):
-            if address > 0:
-                self.system.interface.munmap(address, size)
-        if self._hdp > 0:
-            call("free_memory_of_gpu", handle=self._hdp_handle)
-        if self.event_id:
-            call("destroy_event", event_id=self.event_id)
+        with ExitStack() as stack:  # runs in reverse order, all of it, also when a call is refused
+            stack.callback(self._leave_system)
+            if self.event_id:
+                stack.callback(self.system.kfd.call, "destroy_event", event_id=self.event_id)
+            if self._hdp > 0:
+                stack.callback(self.system.kfd.call, "free_memory_of_gpu", handle=self._hdp_handle)
+            for address, size in ((self._doorbells, _DOORBELL_BYTES), (self._hdp, _PAGE_BYTES)):
+                if address > 0:
+                    stack.callback(self.system.interface.munmap, address, size)
+            for memory in self.allocations.values():
+                stack.callback(memory.free)
+            for queue in [*self.queues.values(), *self._other_queues]:
+                stack.callback(queue.close)
+
+    def _leave_system(self) -> None:
         self.system.devices.discard(self)
         if not self.system.devices and not self.system.is_process_wide:
             self.system.close()

@@ -101,7 +101,7 @@ def pack_arguments(
         known[f"hidden_block_count_{name}"] = counts[axis]
         known[f"hidden_group_size_{name}"] = workgroup[axis]
         known[f"hidden_remainder_{name}"] = rests[axis]
-    known["hidden_grid_dims"] = dimensions(grid)
+    known["hidden_grid_dims"] = dimensions(grid, workgroup)
     for argument in kernel.arguments:
         if argument.kind in known:
             packed = known[argument.kind].to_bytes(8, "little")[: argument.size]
@@ -125,8 +125,8 @@ def _pack(kernel: Kernel, argument: Argument, value: Value) -> bytes:
     raise PacketError(f"{kernel.name}: argument {name}: got {value!r}, want {argument.kind} of {size} bytes")
 
 
-def dimensions(grid: Triple) -> int:
-    return 3 if grid[2] > 1 else 2 if grid[1] > 1 else 1
+def dimensions(grid: Triple, workgroup: Triple) -> int:
+    return max(axis for axis in (1, 2, 3) if axis == 1 or max(grid[axis - 1], workgroup[axis - 1]) > 1)
 
 
 def aql_packet(launch: Launch, signal_address: int, *, barrier: bool = True) -> bytes:
@@ -135,7 +135,7 @@ def aql_packet(launch: Launch, signal_address: int, *, barrier: bool = True) -> 
     return aql.build(
         "KERNEL_DISPATCH",
         barrier=int(barrier),
-        dimensions=dimensions(launch.grid),
+        dimensions=dimensions(launch.grid, launch.workgroup),
         workgroup_x=x,
         workgroup_y=y,
         workgroup_z=z,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from . import aql, pm4, sdma
-from .errors import GpuFaultError, PacketError, WaitTimeoutError
+from .errors import GpuFaultError, KernelCallError, PacketError, WaitTimeoutError
 from .ioctls import STRUCTS, QueueType
 from .memory import Allocation
 from .signals import Signal
@@ -103,18 +103,25 @@ class Queue:
                 "ctx_save_restore_size": area.context,
                 "ctl_stack_size": area.control_stack,
             }
-        done = device.system.kfd.call(
-            "create_queue",
-            ring_base_address=self.ring.address,
-            ring_size=self.ring_bytes,
-            write_pointer_address=pointers + AmdQueue.write_dispatch_id.offset,
-            read_pointer_address=pointers + AmdQueue.read_dispatch_id.offset,
-            gpu_id=device.node.gpu_id,
-            queue_type=self.kind,
-            queue_percentage=100,
-            queue_priority=priority,
-            **arguments,
-        )
+        try:
+            done = device.system.kfd.call(
+                "create_queue",
+                ring_base_address=self.ring.address,
+                ring_size=self.ring_bytes,
+                write_pointer_address=pointers + AmdQueue.write_dispatch_id.offset,
+                read_pointer_address=pointers + AmdQueue.read_dispatch_id.offset,
+                gpu_id=device.node.gpu_id,
+                queue_type=self.kind,
+                queue_percentage=100,
+                queue_priority=priority,
+                **arguments,
+            )
+        except KernelCallError:
+            device.system.wait_events(
+                device.event_id, 0
+            )  # the reason may be a fault that nobody has heard of yet
+            device.check()
+            raise
         self.queue_id = done.queue_id
         self._doorbell = ctypes.c_uint64.from_address(device.doorbell(done.doorbell_offset))
 

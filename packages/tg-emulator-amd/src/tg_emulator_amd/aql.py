@@ -15,7 +15,7 @@ from .interface import Dispatch
 from .pm4 import Pm4Processor
 from .queues import NOT_RUNG, Queue, gpu_clock
 
-__all__ = ["AqlQueue"]
+__all__ = ["AqlError", "AqlQueue"]
 
 _PACKET_BYTES = 64
 _VENDOR, _INVALID, _KERNEL, _BARRIER_AND, _BARRIER_OR = 0, 1, 2, 3, 5

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from .aql import AqlQueue
+from .aql import AqlError, AqlQueue
 from .errors import DeviceFault, EmulatorError, MemoryFault
 from .events import HW_EXCEPTION, MEMORY, UNSIGNALED, Events, refuse
 from .faults import Faults
@@ -172,6 +172,8 @@ class Client:
         error, gpu_id = queue.error, queue.agent.gpu.gpu_id
         self.reports.append(error)
         _LOG.error("queue %d of GPU %d: %s", queue.queue_id, gpu_id, error)
+        if isinstance(error, AqlError):
+            return  # the queue's inactive signal tells it
         if isinstance(error, MemoryFault):
             self.raise_memory_fault(gpu_id, error.address, error.access, error.reason)
         elif isinstance(error, DeviceFault):
