@@ -202,7 +202,7 @@ def test_arguments_that_do_not_fit_are_refused():
         data = gpu.alloc(256)
         with pytest.raises(amd.PacketError, match=r"got 1 arguments, want 2: source, destination"):
             gpu.dispatch(double, 64, 64, [data])
-        with pytest.raises(amd.PacketError, match=r"argument source: got 'x'"):
+        with pytest.raises(amd.PacketError, match=r"argument 0 source: got 'x'"):
             gpu.dispatch(double, 64, 64, ["x", data])
         with pytest.raises(amd.PacketError, match=r"workgroup of 2048"):
             gpu.dispatch(double, 64, (64, 32), [data, data])

@@ -21,6 +21,7 @@ _SHT_RELA, _SHT_DYNSYM = 4, 11
 _NT_METADATA = 32
 _R_ABS64, _R_RELATIVE64 = 3, 13
 DESCRIPTOR_BYTES = 64
+_MAX_IMAGE_BYTES = 1 << 28
 # The processor in the low byte of e_flags.
 _PROCESSORS = {0x4C: "gfx942", 0x4F: "gfx950", 0x41: "gfx1100", 0x4A: "gfx1151", 0x4E: "gfx1201"}
 
@@ -91,7 +92,17 @@ def read_code_object(data: bytes, target: str) -> CodeObject:
         )
     try:
         return _read_elf(data, target)
-    except (struct.error, IndexError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except CodeObjectError:
+        raise
+    except (
+        struct.error,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise CodeObjectError(f"code object: got a damaged file ({error}), want a sound one") from error
 
 
@@ -126,8 +137,8 @@ def _read_elf(data: bytes, target: str) -> CodeObject:
     sections = [struct.unpack_from("<IIQQQQIIQQ", data, sh_at + i * sh_size) for i in range(sh_count)]
     loads = [each for each in segments if each[0] == _PT_LOAD]
     size = max((each[3] + each[6] for each in loads), default=0)
-    if not 0 < size < 1 << 32:
-        raise CodeObjectError(f"code object: got {size} bytes to load, want 1 byte to 4 GiB")
+    if not 0 < size < _MAX_IMAGE_BYTES:
+        raise CodeObjectError(f"code object: got {size} bytes to load, want 1 to {_MAX_IMAGE_BYTES}")
     image = bytearray(size)
     for _kind, _flags, offset, address, _physical, in_file, _in_memory, _align in loads:
         if offset + in_file > len(data):

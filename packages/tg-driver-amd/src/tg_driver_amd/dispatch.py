@@ -92,8 +92,9 @@ def pack_arguments(
     if len(values) != len(own):
         names = ", ".join(each.name or each.kind for each in own) or "none"
         raise PacketError(f"{kernel.name}: got {len(values)} arguments, want {len(own)}: {names}")
-    for argument, value in zip(own, values, strict=True):
-        data[argument.offset : argument.offset + argument.size] = _pack(kernel, argument, value)
+    for number, (argument, value) in enumerate(zip(own, values, strict=True)):
+        packed = _pack(f"{kernel.name}: argument {number} {argument.name}".rstrip(), argument, value)
+        data[argument.offset : argument.offset + argument.size] = packed
     counts = [size // group for size, group in zip(grid, workgroup, strict=True)]
     rests = [size % group for size, group in zip(grid, workgroup, strict=True)]
     known = dict(hidden, hidden_dynamic_lds_size=lds_bytes)
@@ -109,8 +110,8 @@ def pack_arguments(
     return bytes(data)
 
 
-def _pack(kernel: Kernel, argument: Argument, value: Value) -> bytes:
-    name, size = argument.name or argument.kind, argument.size
+def _pack(name: str, argument: Argument, value: Value) -> bytes:
+    size = argument.size
     if isinstance(value, Allocation):
         value = value.address
     if isinstance(value, float):
@@ -122,7 +123,7 @@ def _pack(kernel: Kernel, argument: Argument, value: Value) -> bytes:
             return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
     elif isinstance(value, bytes | bytearray | memoryview) and len(value) == size:
         return bytes(value)
-    raise PacketError(f"{kernel.name}: argument {name}: got {value!r}, want {argument.kind} of {size} bytes")
+    raise PacketError(f"{name}: got {value!r}, want {argument.kind} of {size} bytes")
 
 
 def dimensions(grid: Triple, workgroup: Triple) -> int:
