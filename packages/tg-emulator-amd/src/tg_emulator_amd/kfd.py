@@ -94,14 +94,13 @@ IOCTLS = dict(map(_parse_row, _ROWS.strip().replace("\n  ", " ").splitlines()))
 
 @dataclass(slots=True)
 class Buffer:
-    """An allocation: its bytes lie at `offset` of the store, or, for the client's own pages, at `host`."""
+    """An allocation: its bytes lie at `offset` of the store."""
 
     gpu_id: int
     address: int
     size: int
     flags: int
     offset: int
-    host: int
     mapped: set[int] = field(default_factory=set)
     in_use: int = 0  # queues that stand on it
 
@@ -129,11 +128,12 @@ class Client:
         self.dmabufs: dict[int, int] = {}
         self.queues: dict[int, Queue] = {}
         self.kept: dict[int, list[Buffer]] = {}
+        self.svm: dict[int, tuple[int, int]] = {}  # address -> offset, size
         self.smi: dict[int, tuple[int, int]] = {}  # read end -> GPU id, write end
         self.lock = threading.RLock()
         self.bindings: dict[int, _Binding] = {}
         for gpu in gpus:
-            agent = Agent(gpu, AddressSpace(), shaders, self._interrupt, self.figures, faults.take)
+            agent = Agent(gpu, AddressSpace(store), shaders, self._interrupt, self.figures, faults.take)
             doorbells = store.take(DOORBELL_BYTES)
             self.bindings[gpu.gpu_id] = _Binding(agent, doorbells)
             os.pwrite(store.descriptor, b"\xff" * DOORBELL_BYTES, doorbells)
@@ -311,25 +311,25 @@ class Client:
         vram = size if flags & _VRAM else 0
         if self.faults.take("allocation") or binding.vram_used + vram > gpu.vram_bytes or size > 1 << 39:
             raise refuse(errno.ENOMEM)
-        offset = host = 0
         if flags & _USERPTR:
-            if arguments.offset % PAGE_BYTES or self.host.process != os.getpid():
-                raise refuse(errno.EINVAL)
-            for page in (arguments.offset, arguments.offset + size - PAGE_BYTES):
-                self.host.read(page, 1)
-            host = arguments.offset
+            offset = self._adopt(arguments.offset, size)
         else:
             offset = binding.doorbells if flags & _DOORBELL else self.store.take(size)
-            host = self.store.base + offset
         binding.vram_used += vram
         handle = arguments.gpu_id << 32 | self._next_handle
         self._next_handle += 1
-        self.buffers[handle] = Buffer(arguments.gpu_id, arguments.va, size, flags, offset, host)
+        self.buffers[handle] = Buffer(arguments.gpu_id, arguments.va, size, flags, offset)
         arguments.handle = handle
         if not flags & _USERPTR:
             arguments.offset = offset
         if flags & _MMIO:
             arguments.offset = MMAP_MMIO | arguments.gpu_id << MMAP_GPU_SHIFT
+
+    def _adopt(self, address: int, size: int) -> int:
+        """The offset of pages of the client, which the store takes over. Raises: OSError."""
+        if address % PAGE_BYTES or self.host.process != os.getpid():
+            raise refuse(errno.EINVAL)
+        return self.store.adopt(self.host, address, size)
 
     def _buffer(self, handle: int, code: int = errno.EINVAL) -> Buffer:
         self._binding(handle >> 32)
@@ -349,6 +349,8 @@ class Client:
         buffer = self.buffers.pop(handle)
         if buffer.flags & _VRAM:
             self.bindings[buffer.gpu_id].vram_used -= buffer.size
+        if buffer.flags & _USERPTR:
+            self.store.release(self.host, buffer.address, buffer.offset, buffer.size)
         shared = any(each.offset == buffer.offset for each in self.buffers.values())
         if (
             not buffer.flags & (_USERPTR | _DOORBELL)
@@ -371,7 +373,7 @@ class Client:
                 raise refuse(errno.ENOMEM)
             if ids[number] not in buffer.mapped:
                 writable, executable = bool(buffer.flags & _WRITABLE), bool(buffer.flags & _EXECUTABLE)
-                memory.map(PageRange(buffer.address, buffer.size, buffer.host, writable, executable))
+                memory.map(PageRange(buffer.address, buffer.size, buffer.offset, writable, executable))
                 buffer.mapped.add(ids[number])
             arguments.done = number + 1
 
@@ -395,21 +397,18 @@ class Client:
             or arguments.count > 64
         ):
             raise refuse(errno.EINVAL)
-        if arguments.op or self.host.process != os.getpid():
-            raise refuse(errno.EINVAL)
-        raw = self.host.read(arguments.at + 24, 8 * arguments.count)
-        pairs = list(struct.iter_unpack("<II", raw))
+        if arguments.op or arguments.start in (each.address for each in self.buffers.values()):
+            raise refuse(errno.EINVAL if arguments.op else errno.EADDRINUSE)
+        pairs = list(struct.iter_unpack("<II", self.host.read(arguments.at + 24, 8 * arguments.count)))
+        spaces = [(kind, self._bound(value).agent.memory) for kind, value in pairs if kind in (2, 3, 4)]
+        if arguments.start not in self.svm:
+            self.svm[arguments.start] = (self._adopt(arguments.start, arguments.size), arguments.size)
+        offset, size = self.svm[arguments.start]
         flags = next((value for kind, value in pairs if kind == 5), 0)
-        for page in (arguments.start, arguments.start + arguments.size - PAGE_BYTES):
-            self.host.read(page, 1)
-        for kind, value in pairs:
-            if kind in (2, 3):
-                pages = PageRange(
-                    arguments.start, arguments.size, arguments.start, not flags & 8, bool(flags & 16)
-                )
-                self._bound(value).agent.memory.map(pages)
-            elif kind == 4:
-                self._bound(value).agent.memory.unmap(arguments.start)
+        for kind, memory in spaces:
+            memory.unmap(arguments.start)
+            if kind != 4:
+                memory.map(PageRange(arguments.start, size, offset, not flags & 8, bool(flags & 16)))
 
     def _export_dmabuf(self, arguments: SimpleNamespace) -> None:
         self._buffer(arguments.handle)
@@ -467,8 +466,7 @@ class Client:
             raise refuse(errno.ENOMEM)
         doorbell = binding.doorbells + 8 * number
         os.pwrite(self.store.descriptor, struct.pack("<Q", NOT_RUNG), doorbell)
-        offset = self.store.base + doorbell - (1 << 16)
-        cell = binding.agent.memory.backing[offset : offset + 8].view("<u8")
+        cell = self.store.bytes[doorbell : doorbell + 8].view("<u8")
         agent, pointers = binding.agent, (arguments.read_pointer, arguments.write_pointer)
         kind = _QUEUES[arguments.type]
         queue = kind(agent, number, arguments.ring, arguments.ring_bytes, *pointers, lambda: int(cell[0]))
@@ -554,7 +552,7 @@ class Client:
             self._set_event_page(buffer)
         if self.event_page is None and arguments.type == 0:
             offset = self.store.take(EVENT_PAGE_BYTES)
-            self._set_event_page(Buffer(0, 0, EVENT_PAGE_BYTES, _GTT, offset, self.store.base + offset))
+            self._set_event_page(Buffer(0, 0, EVENT_PAGE_BYTES, _GTT, offset))
         if self.faults.take("event"):
             raise refuse(errno.ENOSPC)
         arguments.event_id = self.events.create(arguments.type, bool(arguments.auto_reset))
@@ -641,7 +639,10 @@ class Client:
             except OSError as error:  # likewise
                 assert error.errno == errno.EBADF, error
         self.dmabufs.clear()
-        self.buffers.clear()
+        for address, (offset, size) in self.svm.items():
+            self.store.release(self.host, address, offset, size)
+        for handle in list(self.buffers):
+            self._drop(handle)
         self.host.close()
         del self.event_page
 

@@ -1,8 +1,8 @@
 """Memory of the virtual machine: a store that stands behind all VRAM and GTT, and each GPU's page tables over it.
 
-The store is a file in memory, mapped here and, at the addresses that a client asks for, in the client. `backing` covers
-the whole address space of this process, so that an offset into it names a byte of the store as well as one of the
-host's own pages (userptr), and translation is one subtraction.
+The store is a file in memory, mapped here and, at the addresses that a client asks for, in the client. The client's own
+pages that a GPU shall see (userptr, SVM) become pages of the store, in place. So `backing` is the store as far as it has
+been given out, and translation is one addition.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .errors import MemoryFault
 __all__ = ["AddressSpace", "HostMemory", "PageRange", "Store"]
 
 PAGE_BYTES = 4096
-_ORIGIN = 1 << 16  # where `backing` starts: below it no process has pages
 _STORE_BYTES = 1 << 40
+_MAP_FIXED = 0x10
 _FALLOC_PUNCH_HOLE, _FALLOC_KEEP_SIZE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -55,17 +55,46 @@ class Store:
         self.base = map_pages(
             0, _STORE_BYTES, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, self.descriptor, 0
         )
-        self._next = PAGE_BYTES  # offset 0 stays free: an mmap offset of 0 means nothing
+        self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * _STORE_BYTES).from_address(self.base))
+        self.used = PAGE_BYTES  # offset 0 stays free: an mmap offset of 0 means nothing
         self._free: defaultdict[int, list[int]] = defaultdict(list)
 
     def take(self, size: int) -> int:
         """The offset of `size` bytes, whole pages, all 0."""
         if self._free[size]:
             return self._free[size].pop()
-        offset, self._next = self._next, self._next + size
-        if self._next > _STORE_BYTES:
+        if self.used + size > _STORE_BYTES:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        self.used += size
+        return self.used - size
+
+    def adopt(self, host: HostMemory, address: int, size: int) -> int:
+        """Make pages of this process pages of the store, with their contents; their offset. Raises: OSError EFAULT."""
+        data = host.read(address, size)
+        offset = self.take(size)
+        os.pwrite(self.descriptor, data, offset)
+        flags = mmap.MAP_SHARED | _MAP_FIXED
+        map_pages(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, self.descriptor, offset)
         return offset
+
+    def release(self, host: HostMemory, address: int, offset: int, size: int) -> None:
+        """Make adopted pages the process's own again, unless it has given them up."""
+        if self._still_maps(address, offset):
+            data = os.pread(self.descriptor, size, offset)
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+            map_pages(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+            host.write(address, data)
+        self.give_back(offset, size)
+
+    @staticmethod
+    def _still_maps(address: int, offset: int) -> bool:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                span, _access, start, *rest = line.split()
+                low, high = (int(each, 16) for each in span.split("-"))
+                if low <= address < high:
+                    return "tg-emulator-amd" in rest[-1] and int(start, 16) + address - low == offset
+        return False
 
     def give_back(self, offset: int, size: int) -> None:
         _libc.fallocate(self.descriptor, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, size)
@@ -108,11 +137,11 @@ class HostMemory:
 
 @dataclass(frozen=True, slots=True)
 class PageRange:
-    """Pages of a GPU's address space, and where their bytes lie in this process."""
+    """Pages of a GPU's address space, and where their bytes lie in the store."""
 
     start: int
     size: int
-    host: int
+    offset: int
     writable: bool
     executable: bool
 
@@ -132,13 +161,17 @@ class AddressSpace:
         self._starts = np.array(self._starts_list, np.uint64)
         self._ends = np.array([each.start + each.size for each in self.ranges], np.uint64)
         # What turns an address into an offset, modulo 2**64.
-        deltas = [(each.host - _ORIGIN - each.start) % (1 << 64) for each in self.ranges]
+        deltas = [(each.offset - each.start) % (1 << 64) for each in self.ranges]
         self._deltas = np.array(deltas, np.uint64)
         self._allowed = {
             "read": np.ones(len(self.ranges), bool),
             "write": np.array([each.writable for each in self.ranges], bool),
             "execute": np.array([each.executable for each in self.ranges], bool),
         }
+
+    @property
+    def backing(self) -> np.ndarray:
+        return self.store.bytes[: self.store.used]
 
     def map(self, pages: PageRange) -> None:
         """Add pages. Raises: OSError EINVAL where some are mapped already."""
@@ -179,8 +212,8 @@ class AddressSpace:
         pages = self.find(address)
         if pages is None or address + size > pages.start + pages.size:
             return None
-        offset = address - pages.start + pages.host - _ORIGIN
-        return self.backing[offset : offset + size]
+        offset = address - pages.start + pages.offset
+        return self.store.bytes[offset : offset + size]
 
     def read(self, address: int, size: int, access: str = "read") -> bytes:
         self.check(address, size, access)
@@ -189,8 +222,8 @@ class AddressSpace:
             pages = self.find(address)
             assert pages is not None, "checked above"
             part = min(end, pages.start + pages.size) - address
-            offset = address - pages.start + pages.host - _ORIGIN
-            parts.append(self.backing[offset : offset + part].tobytes())
+            offset = address - pages.start + pages.offset
+            parts.append(self.store.bytes[offset : offset + part].tobytes())
             address += part
         return b"".join(parts)
 
@@ -201,8 +234,8 @@ class AddressSpace:
             pages = self.find(address + at)
             assert pages is not None, "checked above"
             part = min(len(data), pages.start + pages.size - address) - at
-            offset = address + at - pages.start + pages.host - _ORIGIN
-            self.backing[offset : offset + part] = source[at : at + part]
+            offset = address + at - pages.start + pages.offset
+            self.store.bytes[offset : offset + part] = source[at : at + part]
             at += part
 
     def translate(self, addresses: np.ndarray, size: int, access: str) -> np.ndarray:
@@ -213,7 +246,7 @@ class AddressSpace:
         pages = self.find(int(addresses.min()))
         if pages is not None and int(addresses.max()) + size <= pages.start + pages.size:  # all in one range
             self.check(int(addresses.min()), 1, access)
-            return addresses.astype(np.int64) + (pages.host - _ORIGIN - pages.start)
+            return addresses.astype(np.int64) + (pages.offset - pages.start)
         index = np.searchsorted(self._starts, addresses, "right") - 1
         bad = (index < 0) | ~self._allowed[access][index]
         bad |= addresses + np.uint64(size) > self._ends[index]

@@ -8,6 +8,7 @@ amd_hsa_signal.h; HSA Platform System Architecture 1.2, 2.8.
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from .profiles import Profile
 
 if TYPE_CHECKING:
     from .sysfs import Gpu
+
+_LOG = logging.getLogger("tg_emulator_amd")
 
 __all__ = ["Agent", "Queue", "Shaders", "compare", "gpu_clock"]
 
@@ -182,6 +185,10 @@ class Queue:
             return True
         except EmulatorError as error:
             self.error, self.is_stopped = error, True
+            return True
+        except Exception as error:  # a mistake of the emulator's own must end the client's wait, too
+            _LOG.exception("the emulator failed")
+            self.error, self.is_stopped = EmulatorError(f"the emulator failed: {error!r}"), True
             return True
 
     def take(self, units: int) -> None:
