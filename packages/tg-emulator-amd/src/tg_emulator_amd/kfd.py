@@ -432,9 +432,7 @@ class Client:
         handle = arguments.gpu_id << 32 | self._next_handle
         self._next_handle += 1
         flags = source.flags & ~_VRAM | _GTT | _WRITABLE
-        self.buffers[handle] = Buffer(
-            arguments.gpu_id, arguments.va, source.size, flags, source.offset, source.host
-        )
+        self.buffers[handle] = Buffer(arguments.gpu_id, arguments.va, source.size, flags, source.offset)
         arguments.handle = handle
 
     # Queues.

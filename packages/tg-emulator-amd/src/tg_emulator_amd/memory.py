@@ -1,8 +1,8 @@
 """Memory of the virtual machine: a store that stands behind all VRAM and GTT, and each GPU's page tables over it.
 
-The store is a file in memory, mapped here and, at the addresses that a client asks for, in the client. The client's own
-pages that a GPU shall see (userptr, SVM) become pages of the store, in place. So `backing` is the store as far as it has
-been given out, and translation is one addition.
+The store is a file in memory, mapped here and, at the addresses that a client asks for, in the client. The client's
+own pages that a GPU shall see (userptr, SVM) become pages of the store, in place. So `backing` is the store as far as
+it has been given out, and translation is one addition.
 """
 
 from __future__ import annotations
@@ -149,10 +149,8 @@ class PageRange:
 class AddressSpace:
     """A GPU's page tables; implements `interface.Memory`."""
 
-    def __init__(self) -> None:
-        self.backing = np.ctypeslib.as_array(
-            (ctypes.c_uint8 * ((1 << 47) - 2 * _ORIGIN)).from_address(_ORIGIN)
-        )
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.ranges: list[PageRange] = []
         self._rebuild()
 
