@@ -68,3 +68,6 @@ class FakeKernel:
 
     def read(self, source: str | int) -> bytes:
         return self._look(str(source)).encode()
+
+    def log(self) -> list[str]:
+        return []

@@ -65,7 +65,8 @@ def test_kernel_that_writes_read_only_memory_faults_with_the_address(kernel: Vir
         module = gpu.load(code_object("gfx942"))
         data = gpu.alloc(4096)
         signal = gpu.dispatch(module["double"], 64, 64, [data, module.memory])
-        with pytest.raises(amd.GpuFaultError, match="a write to read-only memory") as caught:
+        message = r"a write to read-only memory; AQL queue 0 .*; the kernel's log: write of 256 bytes"
+        with pytest.raises(amd.GpuFaultError, match=message) as caught:
             signal.wait(TIMEOUT_S)
         assert caught.value.address == module.memory.address
 

@@ -25,7 +25,7 @@ from .interface import KernelInterface, find_interface
 from .ioctls import EventType, MemoryFlag
 from .knobs import device as default_device
 from .memory import Allocation, allocate, import_dmabuf, register_host, share_host_pages
-from .queues import QUEUES, AqlQueue, Pm4Queue, Queue, SdmaQueue, raise_queue_error
+from .queues import QUEUES, AqlQueue, Pm4Queue, Queue, SdmaQueue
 from .signals import Signal, SignalPool
 from .system import EVENT_PAGE_BYTES, System, find_system
 from .topology import TARGETS
@@ -373,7 +373,13 @@ class Device:
             raise self.fault
         for queue in self.queues.values():
             if text := queue.error():
-                raise_queue_error(self, text)
+                raise self.stop(text)
+
+    def stop(self, reason: str, address: int | None = None) -> GpuFaultError:
+        """Take note that the GPU has stopped; the error that all later calls raise."""
+        log = "".join(f"; the kernel's log: {line}" for line in self.system.interface.log())
+        self.fault = GpuFaultError(f"{self}: {reason}; {self.work_in_flight()}{log}", address)
+        return self.fault
 
     def work_in_flight(self) -> str:
         """What the queues have not finished, for messages."""

@@ -2,7 +2,7 @@
 
 Another implementation of `KernelInterface` stands in for the kernel; the driver above does not know the difference.
 Files are reached by `open` and `close`, `ioctl`, `mmap` and `munmap`, `poll`, `read` and `write` (which only SMI events
-need). Every call raises OSError.
+need); `log` is for the words of errors. Every call raises OSError.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .errors import NoDeviceError
 __all__ = ["KernelInterface", "LinuxInterface", "find_interface", "reserve_addresses"]
 
 _ENTRY_POINTS = "tg_driver_amd.kernel_interfaces"
+_LOG_LINES = 3
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _PROT_NONE, _MAP_NORESERVE = 0, 0x4000
 
@@ -47,6 +48,9 @@ class KernelInterface(Protocol):
         """A sysfs file, or what a descriptor has to give."""
 
     def write(self, descriptor: int, data: bytes) -> None: ...
+
+    def log(self) -> list[str]:
+        """The last lines that the kernel wrote about its GPUs; none where they may not be read."""
 
 
 class LinuxInterface:
@@ -94,6 +98,22 @@ class LinuxInterface:
 
     def write(self, descriptor: int, data: bytes) -> None:
         os.write(descriptor, data)
+
+    def log(self) -> list[str]:
+        try:
+            descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:  # only root may read it on most systems; the fault is reported without it
+            return []
+        lines: list[str] = []
+        try:
+            while record := os.read(descriptor, 1 << 13).decode(errors="replace"):
+                if "amdgpu" in record or "kfd" in record:
+                    lines.append(record.partition(";")[2].splitlines()[0])
+        except BlockingIOError:
+            return lines[-_LOG_LINES:]
+        finally:
+            os.close(descriptor)
+        return lines[-_LOG_LINES:]
 
 
 def _last_error() -> OSError:

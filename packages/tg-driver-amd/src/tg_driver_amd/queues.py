@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from . import aql, pm4, sdma
-from .errors import GpuFaultError, KernelCallError, PacketError, WaitTimeoutError
+from .errors import KernelCallError, PacketError, WaitTimeoutError
 from .ioctls import STRUCTS, QueueType
 from .memory import Allocation
 from .signals import Signal
@@ -342,9 +342,3 @@ class XgmiQueue(SdmaQueue):
 
 
 QUEUES: dict[str, type[Queue]] = {"aql": AqlQueue, "pm4": Pm4Queue, "sdma": SdmaQueue, "xgmi": XgmiQueue}
-
-
-def raise_queue_error(device: Device, text: str) -> None:
-    """Mark the device as stopped. Raises: GpuFaultError."""
-    device.fault = GpuFaultError(f"{device}: {text}; {device.work_in_flight()}")
-    raise device.fault

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .errors import GpuFaultError, NoDeviceError, UnsupportedError, WaitTimeoutError
+from .errors import NoDeviceError, UnsupportedError, WaitTimeoutError
 from .interface import KernelInterface, LinuxInterface
 from .ioctls import STRUCTS, EventType, KfdFile
 from .knobs import spin_us
@@ -163,7 +163,7 @@ class System:
         for device in list(self.devices):
             if device.node.gpu_id == fault.gpu_id and device.fault is None:
                 text, address = _describe_memory(fault) if is_memory else _describe_hardware(fault)
-                device.fault = GpuFaultError(f"{device}: {text}; {device.work_in_flight()}", address)
+                device.stop(text, address)
 
     def close(self) -> None:
         """Give everything back; for interfaces that end with their process's work."""

@@ -147,6 +147,9 @@ class VirtualKernel:
         if self.client is None or descriptor not in self.client.smi or len(data) != 8:
             raise refuse(errno.EINVAL)
 
+    def log(self) -> list[str]:
+        return [str(error) for error in self.reports[-1:]]
+
 
 def open_virtual(text: str, run_dispatch: Shaders = _run_dispatch) -> VirtualKernel:
     """A kernel interface with the GPUs that `text` describes; see `make_gpus`."""

@@ -171,7 +171,7 @@ class Client:
         """Tell the client of an error in a queue, as KFD would, and the user in words."""
         error, gpu_id = queue.error, queue.agent.gpu.gpu_id
         self.reports.append(error)
-        _LOG.error("queue %d of GPU %d: %s", queue.queue_id, gpu_id, error)
+        _LOG.info("queue %d of GPU %d: %s", queue.queue_id, gpu_id, error)
         if isinstance(error, AqlError):
             return  # the queue's inactive signal tells it
         if isinstance(error, MemoryFault):
