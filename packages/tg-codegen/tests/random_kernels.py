@@ -150,7 +150,9 @@ class _Maker:
         own = [self.axis("r", 20) for _ in range(rng.randrange(1, 3))]
         args = [self.value(dtype, [*axes, *own], depth)]
         name = rng.choice(("sum", "sum", "max", "min", "logsumexp", "argmax", "welford", "scan"))
-        if name == "scan" and self.scans and axes and axes[-1].name[0] == "i":  # the scheduler puts none into a reduction
+        if (
+            name == "scan" and self.scans and axes and axes[-1].name[0] == "i"
+        ):  # the scheduler puts none into a reduction
             axis = axes[0]  # two that cross cannot run in one nest
             if bounds(axis.extent)[1] > 1:
                 return Part(Scan(combiner("sum", dtype), axis, (self.value(dtype, axes, depth),)), 0)

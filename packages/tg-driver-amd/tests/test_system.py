@@ -20,7 +20,7 @@ def test_topology_of_a_cpu_and_a_gpu_is_read():
     cpu, gpu = read_topology(FakeKernel(CPU | node_files(1, 4353, MI300X)))
     assert cpu.gpu_id == 0 and not cpu.links
     assert (gpu.target, gpu.compute_units, gpu.xccs, gpu.vram_bytes) == ("gfx942", 304, 8, 206141652992)
-    assert gpu.has_host_visible_vram and not gpu.is_apu
+    assert gpu.has_host_visible_vram
     assert [(link.kind, link.node_to, link.max_bandwidth) for link in gpu.links] == [("XGMI", 2, 50000)]
     assert gpu.render_path == "/dev/dri/renderD128"
 

@@ -123,7 +123,7 @@ def test_partitions_are_gpus_of_their_own():
         gpu.fill(buffer, 3).wait(TIMEOUT_S)
 
 
-@pytest.mark.parametrize("text", ["gfx803", "gfx942/xyz", "gfx1100/cpx", "", "gfx942+gfx1151"])
+@pytest.mark.parametrize("text", ["gfx803", "gfx942/xyz", "gfx1100/cpx", "", "gfx942*x"])
 def test_virtual_gpu_with_a_bad_name_is_refused(text: str):
     with pytest.raises(EmulatorError):
         make_gpus(text)

@@ -726,7 +726,9 @@ class _NestLowering:
     def load_scratch(self, scratch: _Scratch, value: Value, point: Point) -> Reg:
         address, access = self.scratch_address(scratch, point)
         lane, mask = self.indexer.lane_axis, None
-        if lane in scratch.strides and (lane != self.lane_axis or access == "each"):  # may reach behind the array
+        if lane in scratch.strides and (
+            lane != self.lane_axis or access == "each"
+        ):  # may reach behind the array
             mask = self.both(self.tail([lane], point))
         type = machine_type(value.dtype)
         return self.b.load(type, scratch.memory, address, access, mask, volatile=True)

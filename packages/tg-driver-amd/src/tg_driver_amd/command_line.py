@@ -81,9 +81,8 @@ def _info(options: argparse.Namespace) -> int:
 
 def _describe(number: int, node: Node) -> list[str]:
     support = "" if node.target in TARGETS else ", not supported by this driver"
-    kind = "APU" if node.is_apu else "GPU"
     lines = [
-        f"{kind} {number}: {node.target}{support}",
+        f"GPU {number}: {node.target}{support}",
         f"  node {node.number}, GPU id {node.gpu_id}, PCI device {node['device_id']:#06x}, {node.render_path}",
         f"  {node.compute_units} compute units in {node.xccs} XCC, {node['simd_per_cu']} SIMDs each, "
         f"{node['max_waves_per_simd']} waves a SIMD, {node['max_engine_clk_fcompute']} MHz",

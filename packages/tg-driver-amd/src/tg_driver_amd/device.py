@@ -187,8 +187,6 @@ class Device:
 
     def flush_host_writes(self) -> None:
         """Make what the host wrote to VRAM reach it: the host's writes pass a buffer of the host data path."""
-        if self.node.is_apu:
-            return
         if not self._hdp:
             self._hdp = self._map_registers()
         if self._hdp > 0:

@@ -88,10 +88,6 @@ class Node:
         return any(bank["heap_type"] == _HEAP_PUBLIC for bank in self.memory_banks)
 
     @property
-    def is_apu(self) -> bool:
-        return self["cpu_cores_count"] > 0 and self["simd_count"] > 0
-
-    @property
     def save_area(self) -> SaveArea:
         """As the kernel computes and checks them; sysfs has the first two since Linux 6.3."""
         version, cus = self["gfx_target_version"], self.compute_units // self.xccs

@@ -52,17 +52,13 @@ def make_gpus(text: str) -> list[Gpu]:
         if row.xccs % parts:
             raise EmulatorError(f"virtual GPU: got {word!r}, want a mode for {row.xccs} XCC")
         chosen += [(row, parts)] * int(match[3] or 1)
-    has_apu = any(row.is_apu for row, _ in chosen)
     for row, parts in chosen:
         for _ in range(parts):
             number = len(gpus)
             hive = 0x10020000 if row.xgmi_engines and (parts > 1 or len(chosen) > 1) else 0
-            node = number if has_apu else number + 1
             share = row.vram_bytes // parts
-            minor = _FIRST_RENDER_MINOR + number
-            gpus.append(Gpu(0x1000 + 0x101 * (number + 1), node, minor, row, row.xccs // parts, share, hive))
-    if has_apu and not chosen[0][0].is_apu:
-        raise EmulatorError(f"virtual GPU: got {text!r}, want the APU first")
+            minor, gpu_id = _FIRST_RENDER_MINOR + number, 0x1000 + 0x101 * (number + 1)
+            gpus.append(Gpu(gpu_id, number + 1, minor, row, row.xccs // parts, share, hive))
     return gpus
 
 

@@ -497,7 +497,9 @@ class Client:
             if arguments.stack_bytes != stack or arguments.save_bytes < context:
                 raise refuse(errno.EINVAL)
             total = (arguments.save_bytes + debug) * binding.agent.gpu.xccs
-            wanted.append((arguments.save, -(-total // PAGE_BYTES) * PAGE_BYTES))
+            total = -(-total // PAGE_BYTES) * PAGE_BYTES
+            if self.svm.get(arguments.save, (0, 0))[1] < total:  # shared virtual memory will do, too
+                wanted.append((arguments.save, total))
         found = []
         for address, size in wanted:
             match = next(

@@ -44,8 +44,6 @@ class Profile:
     sdma_engines: int
     xgmi_engines: int
     sdma_version: int
-    is_apu: bool = False
-    cwsr: bool = True
 
     @property
     def family(self) -> int:
@@ -71,7 +69,7 @@ PROFILES = {
         ),
         Profile(
             "gfx1151", "AMD Radeon 8060S", 0x1586, 110501, 40, 1, 4, 10, 2, 16, _BOTH, 1536, 64 * _KIB,
-            32, 2048, 32768, 2900, 1000, 256, 512 * _MIB, 1, 0, 0x610, is_apu=True,
+            32, 2048, 32768, 2900, 1000, 256, 512 * _MIB, 1, 0, 0x610,
         ),
         Profile(
             "gfx1201", "AMD Radeon RX 9070 XT", 0x7550, 120001, 64, 1, 8, 8, 2, 16, _BOTH, 1536, 64 * _KIB,

@@ -17,10 +17,9 @@ ROOT = "/sys/class/kfd/kfd/topology"
 _CPU_CORES, _CPU_MEMORY = 16, 64 << 30
 _HEAP_SYSTEM, _HEAP_PUBLIC, _HEAP_PRIVATE = 0, 1, 2
 _PCIE, _XGMI = 2, 11
-# Doorbell type 2 (64 bits, AQL), coherent host access, debug trap support.
-_CAPABILITY = 2 << 12 | 1 << 4 | 1 << 2
-_CAPABILITY_SVM, _CAPABILITY_COHERENT_HOST = 1 << 27, 1 << 29
-_LINK_ENABLED, _LINK_NO_ATOMICS_32, _LINK_NO_ATOMICS_64 = 1 << 0, 1 << 2, 1 << 3
+# HSA_CAP: queue sizes are powers of 2, doorbells of type 2 (64 bits), shared virtual memory; on MI300 SRAM ECC.
+_CAPABILITY, _CAPABILITY_SRAM_ECC = 1 << 3 | 2 << 12 | 1 << 27, 1 << 26
+_LINK_ENABLED = 1 << 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +58,19 @@ def _pages(size: int) -> int:
 
 
 def make_tree(gpus: Sequence[Gpu]) -> dict[str, str]:
-    """All files. Node 0 is the CPU, unless the only GPU is an APU, which is one node with it."""
+    """All files. Node 0 is the CPU, also beside an APU, whose GPU KFD treats as it does any other."""
     tree = {
         f"{ROOT}/generation_id": "1\n",
         f"{ROOT}/system_properties": "platform_oem 0\nplatform_id 0\nplatform_rev 0\n",
         "/sys/module/amdgpu/initstate": "live\n",
     }
-    apu = next((gpu for gpu in gpus if gpu.profile.is_apu), None)
-    if not apu:
-        links = [_link(_PCIE, 0, gpu.node, 20, 64000) for gpu in gpus]
-        cpu = {"cpu_cores_count": _CPU_CORES, "mem_banks_count": 1, "max_engine_clk_ccompute": 4500}
-        _add_node(tree, 0, 0, "", cpu, [_bank(_HEAP_SYSTEM, _CPU_MEMORY, 64, 2400)], [], links)
+    links = [_link(_PCIE, 0, gpu.node, 20, 64000) for gpu in gpus]
+    cpu = {"cpu_cores_count": _CPU_CORES, "mem_banks_count": 1, "max_engine_clk_ccompute": 4500}
+    _add_node(tree, 0, 0, "", cpu, [_bank(_HEAP_SYSTEM, _CPU_MEMORY, 64, 2400)], [], links)
     for gpu in gpus:
-        banks = [_bank(_HEAP_SYSTEM, _CPU_MEMORY, 64, 2400)] if gpu is apu else []
         heap = _HEAP_PUBLIC if gpu.host_visible else _HEAP_PRIVATE
-        banks.append(_bank(heap, gpu.vram_bytes, gpu.profile.memory_bits, gpu.profile.memory_clock_mhz))
-        links = [] if gpu is apu else [_link(_PCIE, gpu.node, 0, 20, 64000)]
+        banks = [_bank(heap, gpu.vram_bytes, gpu.profile.memory_bits, gpu.profile.memory_clock_mhz)]
+        links = [_link(_PCIE, gpu.node, 0, 20, 64000)]
         peers = [other for other in gpus if other is not gpu]
         hive = [
             _link(_XGMI, gpu.node, each.node, 15, 50000) for each in peers if gpu.hive_id == each.hive_id != 0
@@ -102,7 +98,7 @@ def _properties(gpu: Gpu) -> dict[str, int]:
     profile = gpu.profile
     stack, context, _debug = save_area_bytes(gpu)
     return {
-        "cpu_cores_count": _CPU_CORES if profile.is_apu else 0,
+        "cpu_cores_count": 0,
         "simd_count": gpu.compute_units * profile.simds_per_cu,
         "simd_id_base": 0x80000000 + 0x1000 * gpu.node,
         "max_waves_per_simd": profile.waves_per_simd,
@@ -129,7 +125,7 @@ def _properties(gpu: Gpu) -> dict[str, int]:
         "max_engine_clk_fcompute": profile.clock_mhz,
         "local_mem_size": 0,
         "fw_version": 2000,
-        "capability": _CAPABILITY | _CAPABILITY_SVM | _CAPABILITY_COHERENT_HOST,
+        "capability": _CAPABILITY | (_CAPABILITY_SRAM_ECC if profile.family == 9 else 0),
         "capability2": 0,
         "debug_prop": 1511,
         "sdma_fw_version": 24,
