@@ -6,8 +6,7 @@ import struct
 
 import numpy as np
 
-from tg_emulator_amd import Dispatch, Figures, Profile
-from tg_emulator_amd.memory import AddressSpace
+from tg_emulator_amd import Dispatch, Figures, Memory, Profile
 
 DESCRIPTOR_BYTES = 64
 
@@ -18,7 +17,7 @@ class Doubler:
     def __init__(self) -> None:
         self.dispatches: list[Dispatch] = []
 
-    def __call__(self, dispatch: Dispatch, memory: AddressSpace, profile: Profile) -> Figures:
+    def __call__(self, dispatch: Dispatch, memory: Memory, profile: Profile) -> Figures:
         self.dispatches.append(dispatch)
         memory.check(dispatch.entry, 4, "execute")
         kernargs = dispatch.user_sgprs[0] | dispatch.user_sgprs[1] << 32

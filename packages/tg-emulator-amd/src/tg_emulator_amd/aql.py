@@ -74,7 +74,10 @@ class AqlQueue(Queue):
             try:
                 if kind == _KERNEL:
                     self._check_signal(completion)
-                    self.agent.launch(self._dispatch(address, words))
+                    dispatch = self._dispatch(address, words)
+                    if words[0] >> 9 & 3:
+                        self.agent.caches.acquire()
+                    self.agent.launch(dispatch)
                 elif kind in (_BARRIER_AND, _BARRIER_OR):
                     yield from self._barrier(kind, words)
                 elif kind == _VENDOR and words[0] >> 16 == 1 and words[5] == 10:
@@ -86,6 +89,8 @@ class AqlQueue(Queue):
             except AqlError as error:
                 self._report(error.code)
                 raise
+            if words[0] >> 11 & 3:
+                self.agent.caches.release()
             self.agent.memory.write(address, struct.pack("<H", _INVALID))
             self.take(1)
             if completion:

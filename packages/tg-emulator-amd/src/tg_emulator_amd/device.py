@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from .errors import EmulatorError
 from .events import refuse
 from .faults import Faults
-from .interface import Dispatch, Figures
+from .interface import Dispatch, Figures, Memory
 from .kfd import Client
-from .memory import PAGE_BYTES, AddressSpace, HostMemory, Store, map_pages, unmap_pages
+from .memory import PAGE_BYTES, HostMemory, Store, map_pages, unmap_pages
 from .profiles import Profile, profile
 from .queues import Shaders
 from .sysfs import Gpu, make_tree
@@ -31,7 +31,7 @@ _MODES = {"": 1, "spx": 1, "dpx": 2, "qpx": 4, "cpx": 8}
 _MAP_FIXED, _MAP_ANONYMOUS = 0x10, 0x20
 
 
-def _run_dispatch(dispatch: Dispatch, memory: AddressSpace, row: Profile) -> Figures:
+def _run_dispatch(dispatch: Dispatch, memory: Memory, row: Profile) -> Figures:
     return importlib.import_module(f"{__package__}.isa").run_dispatch(dispatch, memory, row)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from .aql import AqlError, AqlQueue
+from .coherence import Caches
 from .errors import DeviceFault, EmulatorError, MemoryFault
 from .events import HW_EXCEPTION, MEMORY, UNSIGNALED, Events, refuse
 from .faults import Faults
@@ -133,10 +134,15 @@ class Client:
         self.lock = threading.RLock()
         self.bindings: dict[int, _Binding] = {}
         for gpu in gpus:
-            agent = Agent(gpu, AddressSpace(store), shaders, self._interrupt, self.figures, faults.take)
+            agent = Agent(
+                gpu, AddressSpace(store), Caches(store), shaders, self._interrupt, self.figures, faults.take
+            )
             doorbells = store.take(DOORBELL_BYTES)
             self.bindings[gpu.gpu_id] = _Binding(agent, doorbells)
             os.pwrite(store.descriptor, b"\xff" * DOORBELL_BYTES, doorbells)
+        caches = [binding.agent.caches for binding in self.bindings.values()]
+        for each in caches:
+            each.peers = caches
         self.event_page: Buffer | None = None
         self._next_handle = self._next_queue = 1
         self._wake = threading.Event()
@@ -174,8 +180,9 @@ class Client:
         _LOG.info("queue %d of GPU %d: %s", queue.queue_id, gpu_id, error)
         if isinstance(error, AqlError):
             return  # the queue's inactive signal tells it
-        if isinstance(error, MemoryFault):
-            self.raise_memory_fault(gpu_id, error.address, error.access, error.reason)
+        fault = error if isinstance(error, MemoryFault) else error.__cause__
+        if isinstance(fault, MemoryFault):
+            self.raise_memory_fault(gpu_id, fault.address, fault.access, fault.reason)
         elif isinstance(error, DeviceFault):
             self.raise_hardware_exception(gpu_id, reset_type=0, cause=int(error.is_ecc), memory_lost=True)
         else:

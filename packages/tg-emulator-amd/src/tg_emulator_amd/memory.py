@@ -213,28 +213,27 @@ class AddressSpace:
         offset = address - pages.start + pages.offset
         return self.store.bytes[offset : offset + size]
 
-    def read(self, address: int, size: int, access: str = "read") -> bytes:
-        self.check(address, size, access)
-        parts, end = [], address + size
+    def parts(self, address: int, size: int) -> list[tuple[int, int]]:
+        """The bytes as offsets into the store and sizes, in order; they must be mapped."""
+        found, end = [], address + size
         while address < end:
             pages = self.find(address)
-            assert pages is not None, "checked above"
+            assert pages is not None, "not checked before"
             part = min(end, pages.start + pages.size) - address
-            offset = address - pages.start + pages.offset
-            parts.append(self.store.bytes[offset : offset + part].tobytes())
+            found.append((address - pages.start + pages.offset, part))
             address += part
-        return b"".join(parts)
+        return found
+
+    def read(self, address: int, size: int, access: str = "read") -> bytes:
+        self.check(address, size, access)
+        return b"".join(self.store.bytes[at : at + part].tobytes() for at, part in self.parts(address, size))
 
     def write(self, address: int, data: bytes) -> None:
         self.check(address, len(data), "write")
-        source, at = np.frombuffer(data, np.uint8), 0
-        while at < len(data):
-            pages = self.find(address + at)
-            assert pages is not None, "checked above"
-            part = min(len(data), pages.start + pages.size - address) - at
-            offset = address + at - pages.start + pages.offset
-            self.store.bytes[offset : offset + part] = source[at : at + part]
-            at += part
+        source, done = np.frombuffer(data, np.uint8), 0
+        for at, part in self.parts(address, len(data)):
+            self.store.bytes[at : at + part] = source[done : done + part]
+            done += part
 
     def translate(self, addresses: np.ndarray, size: int, access: str) -> np.ndarray:
         if not addresses.size:

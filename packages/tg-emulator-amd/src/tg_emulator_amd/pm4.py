@@ -80,7 +80,7 @@ class Pm4Processor:
             0x46: self._event,
             0x49: self._release,
             0x50: self._dma,
-            0x58: lambda words: None,  # the memory here has no caches that could be stale
+            0x58: self._acquire,
             0x76: self._set_registers,
             0x79: lambda words: None,
         }
@@ -190,6 +190,9 @@ class Pm4Processor:
         if words[0] & 0x3F == _EVENT_CS_PARTIAL_FLUSH and words[0] >> 8 != 4:
             raise PacketError(f"EVENT_WRITE: got index {words[0] >> 8} for CS_PARTIAL_FLUSH, want 4")
 
+    def _acquire(self, words: Sequence[int]) -> None:
+        self.agent.caches.acquire()
+
     def _release(self, words: Sequence[int]) -> None:
         if words[0] & 0x3F not in _END_OF_PIPE_EVENTS or words[0] >> 8 & 0xF not in (5, 6):
             raise PacketError(
@@ -197,6 +200,7 @@ class Pm4Processor:
             )
         address, data = words[2] | words[3] << 32, words[4] | words[5] << 32
         select = words[1] >> 29
+        self.agent.caches.release()
         if select == 1:
             self.agent.write_u32(address, data)
         elif select in (2, 3, 4):

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .coherence import Caches, ShaderMemory
 from .errors import DeviceFault, EmulatorError, PacketError
-from .interface import Dispatch, Figures
+from .interface import Dispatch, Figures, Memory
 from .memory import AddressSpace
 from .profiles import Profile
 
@@ -27,7 +28,7 @@ _LOG = logging.getLogger("tg_emulator_amd")
 
 __all__ = ["Agent", "Queue", "Shaders", "compare", "gpu_clock"]
 
-Shaders = Callable[[Dispatch, AddressSpace, Profile], Figures]
+Shaders = Callable[[Dispatch, Memory, Profile], Figures]
 NOT_RUNG = (1 << 64) - 1
 _TICK_NS = 10  # the constant clock of 100 MHz
 
@@ -60,6 +61,7 @@ class Agent:
 
     gpu: Gpu
     memory: AddressSpace
+    caches: Caches
     run_dispatch: Shaders
     interrupt: Callable[[int], None]
     figures: list[Figures]
@@ -88,12 +90,16 @@ class Agent:
 
     def copy(self, destination: int, source: int, size: int) -> None:
         self.memory.check(destination, size, "write")
+        self.memory.check(source, size, "read")
+        self.caches.copied(self.memory.parts(source, size), to=False)
+        self.caches.copied(self.memory.parts(destination, size), to=True)
         for at in range(0, size, 1 << 24):
             part = min(1 << 24, size - at)
             self.memory.write(destination + at, self.memory.read(source + at, part))
 
     def fill(self, address: int, pattern: bytes, size: int) -> None:
         self.memory.check(address, size, "write")
+        self.caches.copied(self.memory.parts(address, size), to=True)
         for at in range(0, size, 1 << 20):
             self.memory.write(address + at, pattern * (min(1 << 20, size - at) // len(pattern)))
 
@@ -123,7 +129,9 @@ class Agent:
                 raise DeviceFault(is_ecc=kind == "ecc")
         if self.take_fault("page_fault"):
             self.memory.check(0x1000, 4, "read")
-        self.figures.append(self.run_dispatch(dispatch, self.memory, self.profile))
+        memory = ShaderMemory(self.memory, self.caches)
+        self.figures.append(self.run_dispatch(dispatch, memory, self.profile))
+        self.caches.end_dispatch()
 
 
 def _aligned(address: int, size: int) -> int:
