@@ -35,7 +35,8 @@ class Machine:
         packet = aql.build(
             "KERNEL_DISPATCH", acquire=acquire, release=release, dimensions=1, workgroup_x=64, workgroup_y=1,
             workgroup_z=1, grid_x=64, grid_y=1, grid_z=1, completion_signal=signal.address,
-            kernel_object=self.module.memory.address + row.descriptor_offset, kernarg_address=self.kernargs.address + at,
+            kernel_object=self.module.memory.address + row.descriptor_offset,
+            kernarg_address=self.kernargs.address + at,
         )  # fmt: skip
         return self.queue.submit(packet, signal)
 

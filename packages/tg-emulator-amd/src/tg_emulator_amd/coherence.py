@@ -4,8 +4,8 @@ Hardware returns old data now and then; here it is an error always. A line is in
 that reads it until an acquire. Whoever writes the line after that makes it stale there: another dispatch, whose compute
 units' caches are not those that hold it, a copy, another GPU. What a dispatch wrote is in memory for copies and other
 GPUs once a release has followed. Sizes are those of the level 2 cache's lines.
-Source: LLVM 22, AMDGPUUsage, "Memory Model gfx942" and "Memory Model gfx10-gfx11"; HSA Platform System Architecture 1.2,
-2.9.1, acquire and release fences of packets.
+Source: LLVM 22, AMDGPUUsage, "Memory Model gfx942" and "Memory Model gfx10-gfx11"; HSA Platform System Architecture
+1.2, 2.9.1, acquire and release fences of packets.
 """
 
 from __future__ import annotations
