@@ -64,8 +64,8 @@ class LoadedKernel:
 class Module:
     """A code object in a GPU's memory; `module["name"]` is a kernel."""
 
-    def __init__(self, code: CodeObject, memory: Allocation):
-        self.code, self.memory = code, memory
+    def __init__(self, code: CodeObject, memory: Allocation, file: bytes):
+        self.code, self.memory, self.file = code, memory, file
 
     def __getitem__(self, name: str) -> LoadedKernel:
         if name not in self.code.kernels:
@@ -246,7 +246,7 @@ class Device:
             code.image[offset : offset + 8] = (memory.address + addend & (1 << 64) - 1).to_bytes(8, "little")
         self.write(memory, code.image)
         self._new_code = True
-        return Module(code, memory)
+        return Module(code, memory, file)
 
     def dispatch(
         self,
