@@ -13,34 +13,29 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+from .allocations import DOORBELL_BYTES, GPUVM, GTT, MMAP_GPU_SHIFT, MMIO, Allocations, Binding, Buffer
 from .aql import AqlError, AqlQueue
 from .coherence import Caches
 from .errors import DeviceFault, EmulatorError, MemoryFault
 from .events import HW_EXCEPTION, MEMORY, UNSIGNALED, Events, refuse
 from .faults import Faults
 from .interface import Figures
-from .memory import PAGE_BYTES, AddressSpace, HostMemory, PageRange, Store
+from .memory import PAGE_BYTES, AddressSpace, HostMemory, Store
 from .pm4 import Pm4Queue
 from .queues import NOT_RUNG, Agent, Queue, Shaders, gpu_clock
 from .sdma import SdmaQueue
 from .sysfs import Gpu, save_area_bytes
 
-__all__ = ["IOCTLS", "Buffer", "Client"]
+__all__ = ["IOCTLS", "Client"]
 
 _LOG = logging.getLogger("tg_emulator_amd")
 KFD_VERSION = (1, 23)
-DOORBELL_BYTES = 8192
 EVENT_PAGE_BYTES = 4096 * 8
-MMAP_DOORBELL, MMAP_EVENTS, MMAP_MMIO = 3 << 62, 2 << 62, 0
-MMAP_GPU_SHIFT, _GPU_ID_BITS = 46, 0xFFFF
+MMAP_DOORBELL, MMAP_EVENTS = 3 << 62, 2 << 62
+_GPU_ID_BITS = 0xFFFF
 _APERTURES = (1 << 48, (1 << 48) + (1 << 32) - 1, 2 << 48, (2 << 48) + (1 << 32) - 1)
-_GPUVM = (0x10000, (1 << 47) - 1)
-(_VRAM, _GTT, _USERPTR, _DOORBELL, _MMIO) = (1 << bit for bit in range(5))
-_PUBLIC, _EXECUTABLE, _WRITABLE = 1 << 29, 1 << 30, 1 << 31
-_KNOWN_FLAGS = 0x1F | 0xFF800000
 _COMPUTE, _SDMA, _COMPUTE_AQL, _SDMA_XGMI, _SDMA_ENGINE = range(5)
 _QUEUES: dict[int, type[Queue]] = {
     _COMPUTE: Pm4Queue, _SDMA: SdmaQueue, _COMPUTE_AQL: AqlQueue, _SDMA_XGMI: SdmaQueue, _SDMA_ENGINE: SdmaQueue,
@@ -93,58 +88,28 @@ def _parse_row(line: str) -> tuple[int, tuple[str, struct.Struct, list[str]]]:
 IOCTLS = dict(map(_parse_row, _ROWS.strip().replace("\n  ", " ").splitlines()))
 
 
-@dataclass(slots=True)
-class Buffer:
-    """An allocation: its bytes lie at `offset` of the store."""
-
-    gpu_id: int
-    address: int
-    size: int
-    flags: int
-    offset: int
-    mapped: set[int] = field(default_factory=set)
-    in_use: int = 0  # queues that stand on it
-
-
-@dataclass(slots=True)
-class _Binding:
-    """A client's share of one GPU."""
-
-    agent: Agent
-    doorbells: int  # offset in the store
-    drm_file: int | None = None
-    vram_used: int = 0
-    is_lost: bool = False
-
-
-class Client:
+class Client(Allocations):
     """One process that opened /dev/kfd."""
 
     def __init__(self, gpus: Sequence[Gpu], store: Store, host: HostMemory, shaders: Shaders, faults: Faults):
-        self.store, self.host, self.faults = store, host, faults
+        super().__init__(store, host, faults)
         self.events = Events()
         self.figures: list[Figures] = []
         self.reports: list[EmulatorError] = []
-        self.buffers: dict[int, Buffer] = {}
-        self.dmabufs: dict[int, int] = {}
         self.queues: dict[int, Queue] = {}
-        self.kept: dict[int, list[Buffer]] = {}
-        self.svm: dict[int, tuple[int, int]] = {}  # address -> offset, size
+        self.kept: dict[int, list[Buffer]] = {}  # what each queue stands on
         self.smi: dict[int, tuple[int, int]] = {}  # read end -> GPU id, write end
         self.lock = threading.RLock()
-        self.bindings: dict[int, _Binding] = {}
         for gpu in gpus:
             agent = Agent(
                 gpu, AddressSpace(store), Caches(store), shaders, self._interrupt, self.figures, faults.take
             )
             doorbells = store.take(DOORBELL_BYTES)
-            self.bindings[gpu.gpu_id] = _Binding(agent, doorbells)
+            self.bindings[gpu.gpu_id] = Binding(agent, doorbells)
             os.pwrite(store.descriptor, b"\xff" * DOORBELL_BYTES, doorbells)
         caches = [binding.agent.caches for binding in self.bindings.values()]
         for each in caches:
             each.peers = caches
-        self.event_page: Buffer | None = None
-        self._next_handle = self._next_queue = 1
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -237,24 +202,12 @@ class Client:
         packed = layout.pack(*(getattr(arguments, each) for each in fields))
         self.host.write(address, packed[:size])
 
-    def _binding(self, gpu_id: int) -> _Binding:
-        if gpu_id not in self.bindings:
-            raise refuse(errno.EINVAL)
-        return self.bindings[gpu_id]
-
-    def _bound(self, gpu_id: int) -> _Binding:
-        """A GPU whose address space the client has acquired."""
-        binding = self._binding(gpu_id)
-        if binding.drm_file is None:
-            raise refuse(errno.ENODEV)
-        return binding
-
     def _get_version(self, arguments: SimpleNamespace) -> None:
         arguments.major, arguments.minor = KFD_VERSION
 
     def _get_process_apertures_new(self, arguments: SimpleNamespace) -> None:
         rows = [
-            struct.pack("<6QII", *_APERTURES, *_GPUVM, gpu_id, 0)
+            struct.pack("<6QII", *_APERTURES, *GPUVM, gpu_id, 0)
             for gpu_id in list(self.bindings)[: arguments.count]
         ]
         if arguments.count:
@@ -300,148 +253,6 @@ class Client:
         binding = self._binding(arguments.gpu_id)
         arguments.available = binding.agent.gpu.vram_bytes - binding.vram_used
 
-    # Memory.
-
-    def _alloc_memory_of_gpu(self, arguments: SimpleNamespace) -> None:
-        if not arguments.size:
-            raise refuse(errno.EINVAL)
-        binding, flags = self._bound(arguments.gpu_id), arguments.flags
-        gpu, size = binding.agent.gpu, -(-arguments.size // PAGE_BYTES) * PAGE_BYTES
-        if flags & _PUBLIC and flags & _VRAM and not gpu.host_visible:
-            raise refuse(errno.EINVAL)
-        kinds = [bit for bit in (_VRAM, _GTT, _USERPTR, _DOORBELL, _MMIO) if flags & bit]
-        fixed = {_DOORBELL: DOORBELL_BYTES, _MMIO: PAGE_BYTES}
-        if len(kinds) != 1 or flags & ~_KNOWN_FLAGS or fixed.get(kinds[0], arguments.size) != arguments.size:
-            raise refuse(errno.EINVAL)
-        if arguments.va % PAGE_BYTES or arguments.va + size > _GPUVM[1]:
-            raise refuse(errno.EINVAL)
-        vram = size if flags & _VRAM else 0
-        if self.faults.take("allocation") or binding.vram_used + vram > gpu.vram_bytes or size > 1 << 39:
-            raise refuse(errno.ENOMEM)
-        if flags & _USERPTR:
-            offset = self._adopt(arguments.offset, size)
-        else:
-            offset = binding.doorbells if flags & _DOORBELL else self.store.take(size)
-        binding.vram_used += vram
-        handle = arguments.gpu_id << 32 | self._next_handle
-        self._next_handle += 1
-        self.buffers[handle] = Buffer(arguments.gpu_id, arguments.va, size, flags, offset)
-        arguments.handle = handle
-        if not flags & _USERPTR:
-            arguments.offset = offset
-        if flags & _MMIO:
-            arguments.offset = MMAP_MMIO | arguments.gpu_id << MMAP_GPU_SHIFT
-
-    def _adopt(self, address: int, size: int) -> int:
-        """The offset of pages of the client, which the store takes over. Raises: OSError."""
-        if address % PAGE_BYTES or self.host.process != os.getpid():
-            raise refuse(errno.EINVAL)
-        return self.store.adopt(self.host, address, size)
-
-    def _buffer(self, handle: int, code: int = errno.EINVAL) -> Buffer:
-        self._binding(handle >> 32)
-        if handle not in self.buffers:
-            raise refuse(code)
-        return self.buffers[handle]
-
-    def _free_memory_of_gpu(self, arguments: SimpleNamespace) -> None:
-        buffer = self._buffer(arguments.handle)
-        if buffer is self.event_page:
-            raise refuse(errno.EPERM)
-        if buffer.mapped or buffer.in_use:
-            raise refuse(errno.EBUSY)
-        self._drop(arguments.handle)
-
-    def _drop(self, handle: int) -> None:
-        buffer = self.buffers.pop(handle)
-        if buffer.flags & _VRAM:
-            self.bindings[buffer.gpu_id].vram_used -= buffer.size
-        if buffer.flags & _USERPTR:
-            self.store.release(self.host, buffer.address, buffer.offset, buffer.size)
-        shared = any(each.offset == buffer.offset for each in self.buffers.values())
-        if (
-            not buffer.flags & (_USERPTR | _DOORBELL)
-            and not shared
-            and buffer.offset not in self.dmabufs.values()
-        ):
-            self.store.give_back(buffer.offset, buffer.size)
-
-    def _device_ids(self, arguments: SimpleNamespace) -> list[int]:
-        if not arguments.count or arguments.done > arguments.count or arguments.count > 1024:
-            raise refuse(errno.EINVAL)
-        raw = self.host.read(arguments.ids, 4 * arguments.count)
-        return list(struct.unpack(f"<{arguments.count}I", raw))
-
-    def _map_memory_to_gpu(self, arguments: SimpleNamespace) -> None:
-        ids, buffer = self._device_ids(arguments), self._buffer(arguments.handle, errno.ENOMEM)
-        for number in range(arguments.done, len(ids)):
-            memory = self._bound(ids[number]).agent.memory
-            if self.faults.take("map"):
-                raise refuse(errno.ENOMEM)
-            if ids[number] not in buffer.mapped:
-                writable, executable = bool(buffer.flags & _WRITABLE), bool(buffer.flags & _EXECUTABLE)
-                memory.map(PageRange(buffer.address, buffer.size, buffer.offset, writable, executable))
-                buffer.mapped.add(ids[number])
-            arguments.done = number + 1
-
-    def _unmap_memory_from_gpu(self, arguments: SimpleNamespace) -> None:
-        ids, buffer = self._device_ids(arguments), self._buffer(arguments.handle)
-        if buffer.in_use:
-            raise refuse(errno.EBUSY)
-        for number in range(arguments.done, len(ids)):
-            memory = self._bound(ids[number]).agent.memory
-            if ids[number] in buffer.mapped:
-                memory.unmap(buffer.address)
-                buffer.mapped.discard(ids[number])
-            arguments.done = number + 1
-
-    def _svm(self, arguments: SimpleNamespace) -> None:
-        """Pages of the client for GPUs to use at their address; only granting and withdrawing access is done."""
-        if (
-            arguments.start % PAGE_BYTES
-            or arguments.size % PAGE_BYTES
-            or not arguments.size
-            or arguments.count > 64
-        ):
-            raise refuse(errno.EINVAL)
-        if arguments.op or arguments.start in (each.address for each in self.buffers.values()):
-            raise refuse(errno.EINVAL if arguments.op else errno.EADDRINUSE)
-        pairs = list(struct.iter_unpack("<II", self.host.read(arguments.at + 24, 8 * arguments.count)))
-        spaces = [(kind, self._bound(value).agent.memory) for kind, value in pairs if kind in (2, 3, 4)]
-        if arguments.start not in self.svm:
-            self.svm[arguments.start] = (self._adopt(arguments.start, arguments.size), arguments.size)
-        offset, size = self.svm[arguments.start]
-        flags = next((value for kind, value in pairs if kind == 5), 0)
-        for kind, memory in spaces:
-            memory.unmap(arguments.start)
-            if kind != 4:
-                memory.map(PageRange(arguments.start, size, offset, not flags & 8, bool(flags & 16)))
-
-    def _export_dmabuf(self, arguments: SimpleNamespace) -> None:
-        self._buffer(arguments.handle)
-        arguments.dmabuf_fd = os.dup(self.store.descriptor)
-        self.dmabufs[arguments.dmabuf_fd] = arguments.handle
-
-    def _exported(self, descriptor: int) -> Buffer:
-        handle = self.dmabufs.get(descriptor)
-        if handle not in self.buffers:
-            raise refuse(errno.EINVAL)
-        return self.buffers[handle]
-
-    def _get_dmabuf_info(self, arguments: SimpleNamespace) -> None:
-        buffer = self._exported(arguments.dmabuf_fd)
-        arguments.size, arguments.gpu_id, arguments.flags = buffer.size, buffer.gpu_id, buffer.flags
-        arguments.metadata_bytes = 0
-
-    def _import_dmabuf(self, arguments: SimpleNamespace) -> None:
-        self._bound(arguments.gpu_id)
-        source = self._exported(arguments.dmabuf_fd)
-        handle = arguments.gpu_id << 32 | self._next_handle
-        self._next_handle += 1
-        flags = source.flags & ~_VRAM | _GTT | _WRITABLE
-        self.buffers[handle] = Buffer(arguments.gpu_id, arguments.va, source.size, flags, source.offset)
-        arguments.handle = handle
-
     # Queues.
 
     def _create_queue(self, arguments: SimpleNamespace) -> None:
@@ -486,7 +297,7 @@ class Client:
             self._thread = threading.Thread(target=self._run, name="virtual-amdgpu", daemon=True)
             self._thread.start()
 
-    def _queue_buffers(self, arguments: SimpleNamespace, binding: _Binding) -> list[Buffer]:
+    def _queue_buffers(self, arguments: SimpleNamespace, binding: Binding) -> list[Buffer]:
         """The buffers that a queue stands on, whose sizes the kernel checks. Raises: OSError EINVAL."""
         page = ~(PAGE_BYTES - 1)
         ring = arguments.ring_bytes + (arguments.metadata_bytes if arguments.type == _COMPUTE_AQL else 0)
@@ -559,7 +370,7 @@ class Client:
             self._set_event_page(buffer)
         if self.event_page is None and arguments.type == 0:
             offset = self.store.take(EVENT_PAGE_BYTES)
-            self._set_event_page(Buffer(0, 0, EVENT_PAGE_BYTES, _GTT, offset))
+            self._set_event_page(Buffer(0, 0, EVENT_PAGE_BYTES, GTT, offset))
         if self.faults.take("event"):
             raise refuse(errno.ENOSPC)
         arguments.event_id = self.events.create(arguments.type, bool(arguments.auto_reset))
@@ -619,7 +430,7 @@ class Client:
                 raise refuse(errno.EINVAL)
             return self.event_page.offset
         for buffer in self.buffers.values():
-            if buffer.flags & _MMIO and buffer.gpu_id == gpu_id and size == PAGE_BYTES:
+            if buffer.flags & MMIO and buffer.gpu_id == gpu_id and size == PAGE_BYTES:
                 return buffer.offset
         raise refuse(errno.EINVAL)
 
