@@ -127,7 +127,7 @@ def test_decode_prints_a_line_for_each_packet(tmp_path):
     command = [sys.executable, "-m", "tg_driver_amd.decode", "--target", "gfx942", str(ring)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("0x0000 ACQUIRE_MEM tc_nc_action=1")
+    assert lines[0].startswith("0x0000 ACQUIRE_MEM tc_wb_action=1")
     assert lines[1] == "0x001c SET_SH_REG COMPUTE_PGM_LO=1 COMPUTE_PGM_HI=2"
 
 

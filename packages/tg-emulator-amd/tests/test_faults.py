@@ -81,6 +81,18 @@ def test_copy_to_memory_of_a_gpu_that_it_is_not_mapped_to_faults(kernel: Virtual
             signal.wait(TIMEOUT_S)
 
 
+def test_fault_is_among_the_events_of_the_kernel(kernel: VirtualKernel):
+    with amd.open_device(0, kernel) as gpu:
+        assert gpu.kernel_events() == []
+        with pytest.raises(amd.GpuFaultError):
+            gpu.copy_address(0x1000, 0x2000, 64).wait(TIMEOUT_S)
+        (line,) = gpu.kernel_events(timeout_ms=1000)
+        assert line.startswith(f"1 {os.getpid():x}:")
+        with pytest.raises(amd.KernelCallError, match="set_xnack_mode: got EPERM"):
+            gpu.system.set_xnack(True)
+        gpu.system.set_xnack(False)
+
+
 @pytest.mark.parametrize("kind", [AqlQueue, Pm4Queue, SdmaQueue])
 def test_hang_of_a_queue_becomes_a_timeout_that_names_the_work(kernel: VirtualKernel, kind: type[Queue]):
     with amd.open_device(0, kernel) as gpu:

@@ -37,6 +37,7 @@ _KERNARG_BYTES = 1 << 20
 _STAGING_BYTES = 1 << 22
 _CLOCK_SAMPLE_S = 0.01
 _PAGE_BYTES = 4096
+_ALL_SMI_EVENTS = (1 << 13) - 1  # KFD_SMI_EVENT_VMFAULT to KFD_SMI_EVENT_PROCESS_END
 AnyQueue = TypeVar("AnyQueue", bound=Queue)
 
 
@@ -94,6 +95,7 @@ class Device:
         self._new_code = self.is_closed = False
         self._code_packets: Allocation | None = None
         self._other_queues: list[Queue] = []
+        self._smi_file: int | None = None
         self._clock_hz = 0.0
         self.event_id = 0
         with system.lock:
@@ -389,6 +391,18 @@ class Device:
                 found.append(f"{queue} was at {queue.pending[0].work}{more}")
         return "; ".join(found) or "no work was in flight"
 
+    def kernel_events(self, timeout_ms: int = 0) -> list[str]:
+        """Lines that KFD has for this GPU since the first call: number of the event (KFD_SMI_EVENT), then its words."""
+        interface = self.system.interface
+        if self._smi_file is None:
+            self._smi_file = self.system.kfd.call("smi_events", gpuid=self.node.gpu_id).anon_fd
+            interface.write(self._smi_file, _ALL_SMI_EVENTS.to_bytes(8, "little"))
+        return (
+            interface.read(self._smi_file).decode().splitlines()
+            if interface.poll(self._smi_file, timeout_ms)
+            else []
+        )
+
     def _clocks(self) -> tuple[int, float]:
         counters = self.system.kfd.call("get_clock_counters", gpu_id=self.node.gpu_id)
         return counters.gpu_clock_counter, counters.system_clock_counter / counters.system_clock_freq
@@ -418,6 +432,8 @@ class Device:
             stack.callback(self._leave_system)
             if self.event_id:
                 stack.callback(self.system.kfd.call, "destroy_event", event_id=self.event_id)
+            if self._smi_file is not None:
+                stack.callback(self.system.interface.close, self._smi_file)
             if self._hdp > 0:
                 stack.callback(self.system.kfd.call, "free_memory_of_gpu", handle=self._hdp_handle)
             for address, size in ((self._doorbells, _DOORBELL_BYTES), (self._hdp, _PAGE_BYTES)):

@@ -25,10 +25,11 @@ __all__ = [
     "MemoryFlag",
     "QueueType",
     "SvmFlag",
+    "make_struct",
     "request_number",
 ]
 
-_TYPES = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "s32": ctypes.c_int32, "u8": ctypes.c_uint8}
+_TYPES = {"u64": ctypes.c_uint64, "u32": ctypes.c_uint32, "s32": ctypes.c_int32, "s64": ctypes.c_int64}
 
 # Structs that arguments point to or end with.
 _STRUCTS = """
@@ -144,9 +145,10 @@ def request_number(number: int, direction: str, size: int) -> int:
     return bits << 30 | size << 16 | ord("K") << 8 | number
 
 
-def _make_struct(name: str, fields: list[str]) -> type[ctypes.Structure]:
+def make_struct(name: str, fields: str) -> type[ctypes.Structure]:
+    """A struct of `name:type` fields, `name:type*n` for an array, laid out as C does."""
     rows = []
-    for each in fields:
+    for each in fields.split():
         field, _, kind = each.partition(":")
         kind, _, count = kind.partition("*")
         rows.append((field, _TYPES[kind] * int(count) if count else _TYPES[kind]))
@@ -154,8 +156,8 @@ def _make_struct(name: str, fields: list[str]) -> type[ctypes.Structure]:
 
 
 def _make_ioctl(line: str) -> Ioctl:
-    name, number, direction, since, *fields = line.split()
-    arguments = _make_struct(name, fields)
+    name, number, direction, since, fields = line.split(maxsplit=4)
+    arguments = make_struct(name, fields)
     return Ioctl(
         name, request_number(int(number, 0), direction, ctypes.sizeof(arguments)), int(since), arguments
     )
@@ -163,7 +165,7 @@ def _make_ioctl(line: str) -> Ioctl:
 
 IOCTLS: dict[str, Ioctl] = {row.name: row for row in map(_make_ioctl, _IOCTLS.strip().splitlines())}
 STRUCTS: dict[str, type[ctypes.Structure]] = {
-    line.split()[0]: _make_struct(line.split()[0], line.split()[1:]) for line in _STRUCTS.strip().splitlines()
+    line.split()[0]: make_struct(*line.split(maxsplit=1)) for line in _STRUCTS.strip().splitlines()
 }
 
 _KFD = "/dev/kfd"

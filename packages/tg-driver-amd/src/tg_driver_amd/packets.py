@@ -9,10 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from .errors import PacketError
 
-__all__ = ["Field", "Format", "parse_formats"]
+__all__ = ["AtomicOp", "Compare", "Field", "Format", "parse_formats"]
+
+
+class Compare(IntEnum):
+    """The functions of PM4's WAIT_REG_MEM and SDMA's POLL_REGMEM."""
+
+    ALWAYS = 0
+    LESS = 1
+    LESS_EQUAL = 2
+    EQUAL = 3
+    NOT_EQUAL = 4
+    GREATER_EQUAL = 5
+    GREATER = 6
+
+
+class AtomicOp(IntEnum):
+    """Operations of PM4's ATOMIC_MEM and SDMA's ATOMIC that return what was there (TC_OP in Linux, soc15_enum.h)."""
+
+    SWAP_32 = 0x07
+    ADD_32 = 0x0F
+    SUB_32 = 0x10
+    SWAP_64 = 0x27
+    ADD_64 = 0x2F
+    SUB_64 = 0x30
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,18 +59,6 @@ class IntSel(IntEnum):
     AFTER_WRITE = 2
 
 
-class Compare(IntEnum):
-    """WAIT_REG_MEM's functions."""
-
-    ALWAYS = 0
-    LESS = 1
-    LESS_EQUAL = 2
-    EQUAL = 3
-    NOT_EQUAL = 4
-    GREATER_EQUAL = 5
-    GREATER = 6
-
-
 _COMMON = """
 NOP 0x10: data*
 DISPATCH_DIRECT 0x15: dim_x; dim_y; dim_z; compute_shader_en:0 partial_tg_en:1 force_start_at_000:2
@@ -158,26 +146,25 @@ def set_registers(major: int, first: str, values: Sequence[int]) -> list[int]:
 
 
 _EVERYTHING = {"coher_size": (1 << 40) - 1}  # in units of 256 bytes, from base 0
+
+
+def _ones(names: str) -> dict[str, int]:
+    return dict.fromkeys(names.split(), 1)
+
+
+# Which caches, as the kernel's own fences name them (gfx_v9_4_3.c, gfx_v11_0.c, gfx_v12_0.c).
+_ACQUIRE_GFX10 = _ones("gl2_inv gl2_wb glm_inv glm_wb gl1_inv glv_inv glk_inv")
 _ACQUIRE = {
-    9: {"tc_wb_action": 1, "tc_nc_action": 1, "tcl1_action": 1, "tc_action": 1, "sh_kcache_action": 1},
-    11: {
-        "glm_wb": 1,
-        "glm_inv": 1,
-        "glk_wb": 1,
-        "glk_inv": 1,
-        "glv_inv": 1,
-        "gl1_inv": 1,
-        "gl2_inv": 1,
-        "gl2_wb": 1,
-    },
-    # gfx12 has no GLM; GL1 is a write-through buffer that is invalidated with GLV.
-    12: {"glk_inv": 1, "glv_inv": 1, "gl1_inv": 1, "gl2_inv": 1, "gl2_wb": 1},
+    9: _ones("sh_kcache_action tc_action tcl1_action tc_wb_action"),
+    11: _ACQUIRE_GFX10,
+    12: _ACQUIRE_GFX10,
 }
-_CODE = {9: {"sh_icache_action": 1}, 11: {"gli_inv": 1}, 12: {"gli_inv": 1}}
+_CODE = {9: _ones("sh_icache_action"), 11: _ones("gli_inv"), 12: _ones("gli_inv")}
+_BYPASS = 3
 _RELEASE = {
-    9: {"tc_wb_action": 1, "tc_nc_action": 1, "tc_md_action": 1},
-    11: {"glm_wb": 1, "glm_inv": 1, "glv_inv": 1, "gl1_inv": 1, "gl2_wb": 1, "seq": 1},
-    12: {"glv_inv": 1, "gl1_inv": 1, "gl2_wb": 1, "seq": 1},
+    9: _ones("tcl1_action tc_action tc_wb_action tc_md_action"),
+    11: _ones("seq gl2_wb glm_inv glm_wb") | {"cache_policy": _BYPASS},
+    12: _ones("seq gl2_wb") | {"cache_policy": _BYPASS},
 }
 
 

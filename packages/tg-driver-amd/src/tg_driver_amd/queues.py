@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from . import aql, pm4, sdma
 from .errors import KernelCallError, PacketError, WaitTimeoutError
-from .ioctls import STRUCTS, QueueType
+from .ioctls import STRUCTS, QueueType, make_struct
 from .memory import Allocation
 from .signals import Signal
 from .topology import PAGE_BYTES
@@ -30,40 +30,15 @@ _RING_BYTES = 1 << 16
 _FULL_TIMEOUT_S = 30.0
 
 
-class AmdQueue(ctypes.Structure):
-    """`amd_queue_t`: what the command processor reads and writes of an AQL queue; of the others, the pointers only."""
-
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("features", ctypes.c_uint32),
-        ("base_address", ctypes.c_uint64),
-        ("doorbell_signal", ctypes.c_uint64),
-        ("size", ctypes.c_uint32),
-        ("reserved0", ctypes.c_uint32),
-        ("id", ctypes.c_uint64),
-        ("reserved1", ctypes.c_uint32 * 4),
-        ("write_dispatch_id", ctypes.c_uint64),
-        ("group_aperture_base_hi", ctypes.c_uint32),
-        ("private_aperture_base_hi", ctypes.c_uint32),
-        ("max_cu_id", ctypes.c_uint32),
-        ("max_wave_id", ctypes.c_uint32),
-        ("max_legacy_doorbell", ctypes.c_uint64),
-        ("legacy_doorbell_lock", ctypes.c_uint32),
-        ("reserved2", ctypes.c_uint32 * 9),
-        ("read_dispatch_id", ctypes.c_uint64),
-        ("read_dispatch_id_offset", ctypes.c_uint32),
-        ("tmpring_size", ctypes.c_uint32),
-        ("scratch_resource_descriptor", ctypes.c_uint32 * 4),
-        ("scratch_address", ctypes.c_uint64),
-        ("scratch_bytes", ctypes.c_uint64),
-        ("scratch_lane_bytes", ctypes.c_uint32),
-        ("properties", ctypes.c_uint32),
-        ("reserved3", ctypes.c_uint32 * 2),
-        ("inactive_signal", ctypes.c_uint64),
-        ("reserved4", ctypes.c_uint32 * 14),
-    )
-
-
+# `amd_queue_t`: what the command processor reads and writes of an AQL queue; of the others, the pointers only.
+AmdQueue = make_struct(
+    "AmdQueue",
+    "type:u32 features:u32 base_address:u64 doorbell_signal:u64 size:u32 reserved0:u32 id:u64 reserved1:u32*4 "
+    "write_dispatch_id:u64 group_aperture_base_hi:u32 private_aperture_base_hi:u32 max_cu_id:u32 max_wave_id:u32 "
+    "max_legacy_doorbell:u64 legacy_doorbell_lock:u32 reserved2:u32*9 read_dispatch_id:u64 "
+    "read_dispatch_id_offset:u32 tmpring_size:u32 scratch_resource_descriptor:u32*4 scratch_address:u64 "
+    "scratch_bytes:u64 scratch_lane_bytes:u32 properties:u32 reserved3:u32*2 inactive_signal:u64 reserved4:u32*14",
+)
 _PROPERTY_PTR64, _PROPERTY_PROFILING = 1 << 1, 1 << 3
 
 

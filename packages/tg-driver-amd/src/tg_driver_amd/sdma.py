@@ -3,41 +3,17 @@
 Each packet starts with a word that holds `op` and `sub_op`; a row's opcode is `op | sub_op << 8`. Versions differ in
 how much one packet copies and in the cache policy bits.
 Source: Linux 7.2, drivers/gpu/drm/amd/amdgpu: vega10_sdma_pkt_open.h (4.x), sdma_v6_0_0_pkt_open.h (6.x
-and 7.0); ATOMIC's operations as TC_OP in soc15_enum.h.
+and 7.0).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import IntEnum
 
 from .errors import PacketError
 from .packets import Format, parse_formats
 
-__all__ = ["FORMATS", "AtomicOp", "Compare", "build", "copy", "decode", "fill", "version_of"]
-
-
-class AtomicOp(IntEnum):
-    """Operations of ATOMIC that return what was there."""
-
-    SWAP_32 = 0x07
-    ADD_32 = 0x0F
-    SUB_32 = 0x10
-    SWAP_64 = 0x27
-    ADD_64 = 0x2F
-    SUB_64 = 0x30
-
-
-class Compare(IntEnum):
-    """POLL_REGMEM's functions."""
-
-    ALWAYS = 0
-    LESS = 1
-    LESS_EQUAL = 2
-    EQUAL = 3
-    NOT_EQUAL = 4
-    GREATER_EQUAL = 5
-    GREATER = 6
+__all__ = ["FORMATS", "build", "copy", "decode", "fill", "version_of"]
 
 
 _COMMON = """

@@ -9,6 +9,7 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from .errors import DriverError
+from .ioctls import make_struct
 from .memory import Allocation
 
 if TYPE_CHECKING:
@@ -21,20 +22,10 @@ _PAGE_BYTES = 1 << 16
 _KIND_USER = 1
 
 
-class SignalWords(ctypes.Structure):
-    """The bytes of a signal."""
-
-    _fields_ = (
-        ("kind", ctypes.c_int64),
-        ("value", ctypes.c_int64),
-        ("event_mailbox", ctypes.c_uint64),
-        ("event_id", ctypes.c_uint32),
-        ("reserved1", ctypes.c_uint32),
-        ("start", ctypes.c_uint64),
-        ("end", ctypes.c_uint64),
-        ("queue", ctypes.c_uint64),
-        ("reserved2", ctypes.c_uint64),
-    )
+SignalWords = make_struct(
+    "SignalWords",
+    "kind:s64 value:s64 event_mailbox:u64 event_id:u32 reserved1:u32 start:u64 end:u64 queue:u64 reserved2:u64",
+)
 
 
 class Signal:
@@ -42,7 +33,7 @@ class Signal:
 
     __slots__ = ("_pool", "after", "device", "words", "work")
 
-    def __init__(self, pool: SignalPool, words: SignalWords, work: str):
+    def __init__(self, pool: SignalPool, words: ctypes.Structure, work: str):
         self._pool, self.device, self.words, self.work = pool, pool.device, words, work
         self.after: tuple[Signal, ...] = ()  # what the GPU still looks at for this work
 
@@ -77,7 +68,7 @@ class SignalPool:
     def __init__(self, device: Device):
         self.device = device
         self._pages: list[Allocation] = []
-        self._free: list[SignalWords] = []
+        self._free: list[ctypes.Structure] = []
 
     def new(self, work: str, value: int = 1) -> Signal:
         """A signal that waits for `value` to be counted down."""
@@ -88,12 +79,12 @@ class SignalPool:
         words.event_mailbox = self.device.system.mailbox(self.device.event_id)
         return Signal(self, words, work)
 
-    def _grow(self) -> SignalWords:
+    def _grow(self) -> ctypes.Structure:
         page = self.device.alloc(_PAGE_BYTES, "uncached")
         self._pages.append(page)
         starts = range(page.address, page.address + _PAGE_BYTES, SIGNAL_BYTES)
         self._free += [SignalWords.from_address(each) for each in starts]
         return self._free.pop()
 
-    def take_back(self, words: SignalWords) -> None:
+    def take_back(self, words: ctypes.Structure) -> None:
         self._free.append(words)

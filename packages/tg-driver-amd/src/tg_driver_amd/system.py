@@ -92,6 +92,10 @@ class System:
         )
         return {row.gpu_id: row for row in rows[: done.num_of_nodes]}
 
+    def set_xnack(self, enabled: bool) -> None:
+        """Whether GPUs retry accesses that fault, so that memory may migrate. Raises: KernelCallError."""
+        self.kfd.call("set_xnack_mode", xnack_enabled=int(enabled))
+
     # Events and faults.
 
     def start_events(self, page: Allocation) -> None:

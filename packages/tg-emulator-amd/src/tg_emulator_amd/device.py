@@ -99,6 +99,8 @@ class VirtualKernel:
         """Close a file; with the last /dev/kfd the client and all it held are gone."""
         path = self._files.pop(descriptor, None)
         os.close(descriptor)
+        if self.client is not None and descriptor in self.client.smi:
+            os.close(self.client.smi.pop(descriptor)[1])
         if path == "/dev/kfd" and path not in self._files.values() and self.client is not None:
             self.client.close()
             self.store.close()

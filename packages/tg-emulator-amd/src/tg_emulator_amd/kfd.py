@@ -339,8 +339,7 @@ class Client(Allocations):
         return self.queues[number]
 
     def _destroy_queue(self, arguments: SimpleNamespace) -> None:
-        queue = self._queue(arguments.queue_id)
-        queue.is_stopped = True
+        self._queue(arguments.queue_id).stop()
         del self.queues[arguments.queue_id]
         for buffer in self.kept.pop(arguments.queue_id):
             buffer.in_use -= 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -162,6 +163,7 @@ class Queue:
             doorbell_value,
         )
         self.position = 0  # in units, since the start
+        self._busy = threading.Lock()
         self.is_stopped = False
         self.is_enabled = True
         self.error: EmulatorError | None = None
@@ -178,6 +180,16 @@ class Queue:
 
     def step(self) -> bool:
         """Go on until the queue must wait; whether anything was done."""
+        with self._busy:
+            return self._step()
+
+    def stop(self) -> None:
+        """Take no more packets; the one that runs is done when this returns."""
+        self.is_stopped = True
+        with self._busy:
+            self._program = None
+
+    def _step(self) -> bool:
         if self.is_stopped or not self.is_enabled or (self._program is None and not self.available()):
             return False
         if self._program is None:
