@@ -1,0 +1,147 @@
+"""Decoding: an instruction becomes an `Op`, which runs it and says what checks and figures need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from tg_codegen.amdgpu.instruction import Instruction
+from tg_codegen.amdgpu.isa import isa
+from tg_codegen.amdgpu.slots import RegisterSlot, WordSlot
+
+from ..errors import UnsupportedError
+from .access import compile_memory, compile_scalar_memory
+from .arithmetic import SCALAR, VECTOR, compile_scalar, compile_vector, semantics
+from .control import compile_control
+from .hazards import Hazards, hazards_of
+from .lanes import compile_lanes
+from .matrix import compile_matrix, passes_of
+from .operands import Operands, registers
+from .waves import VCC, Group
+
+__all__ = ["Op", "decode"]
+
+_COPIES = {"v_mov_b32", "v_mov_b64", "s_mov_b32", "s_mov_b64", "v_accvgpr_read_b32", "v_accvgpr_write_b32",
+           "v_accvgpr_mov_b32", "v_mov_b16"}  # fmt: skip
+_ENDS = {"s_setpc_b64", "s_swappc_b64", "s_call_b64", "s_branch", "s_endpgm", "s_barrier", "s_barrier_wait", "s_trap"}
+_READ_OLD = {"v_swap_b32", "v_swap_b16", "v_permlane16_swap_b32", "v_permlane32_swap_b32"}
+# (family, whether it stores without returning) -> counters. Scalar loads return in any order.
+_COUNTERS = {
+    "gfx940": {"SMEM": ("lgkm",), "DS": ("lgkm",), "flat": ("vm", "lgkm"), "load": ("vm",), "store": ("vm",)},
+    "gfx11": {"SMEM": ("lgkm",), "DS": ("lgkm",), "flat": ("vm", "lgkm"), "load": ("vm",), "store": ("vs",)},
+    "gfx12": {"SMEM": ("km",), "DS": ("ds",), "flat": ("load", "ds"), "load": ("load",), "store": ("store",)},
+}
+
+
+class Op:
+    """One decoded instruction. Registers are numbered as in operands.registers."""
+
+    __slots__ = ("all_lanes", "copies", "counters", "ends", "hazards", "inst", "kind", "loaded", "needs", "out_of_order",
+                 "passes", "reads", "registers", "run", "size", "vector", "writes", "written")  # fmt: skip
+
+    run: Callable[[Group], None]
+    hazards: Hazards
+
+    def __init__(self, inst: Instruction, ops: Operands, target: str):
+        self.inst, self.size = inst, inst.size_bytes
+        row = inst.row
+        family = row.format.name.partition("_")[0].partition(".")[0]
+        name = row.mnemonic
+        self.kind = _kind(family, name, row.flags)
+        self._operands(inst, ops, name)
+        self.vector = family in ("FLAT", "MUBUF", "MTBUF")
+        self.counters: tuple[str, ...] = ()
+        table = _COUNTERS[ops.generation]
+        if "l" in row.flags or "s" in row.flags or family in ("SMEM", "DS"):
+            if family in ("SMEM", "DS"):
+                self.counters = table[family] if "k" in row.flags else ()
+            elif self.vector and row.flags.strip("e"):
+                store = "s" in row.flags and not row.operands[0].writes and "l" not in row.flags.replace("ls", "")
+                store = store or ("n" in row.flags)
+                self.counters = table["flat"] if name.startswith("flat") else table["store" if store else "load"]
+                if name.startswith("flat") and store and ops.generation != "gfx940":
+                    self.counters = (table["store"][0], self.counters[1])
+        self.out_of_order = family == "SMEM"
+        self.loaded = frozenset(self.written) if self.counters else frozenset()
+        self.all_lanes = "mfma" in name or "wmma" in name or "mmac" in name or name in ("v_writelane_b32", "v_readlane_b32")
+        self.ends = name in _ENDS or "cbranch" in name or name.startswith("s_endpgm") or name.startswith("s_setreg")
+        self.passes = passes_of(name, target) if self.kind == "matrix" else 0
+        self.hazards = hazards_of(self, ops)
+
+    def _operands(self, inst: Instruction, ops: Operands, name: str) -> None:
+        row = inst.row
+        reads, needs, written = set(), set(), []
+        core = name.removeprefix("v_").removeprefix("s_")
+        meaning = semantics(VECTOR).get(core) if name[0] == "v" else semantics(SCALAR).get(core)
+        reads_old = name in _READ_OLD or "mmac" in name or (meaning is not None and meaning.old)
+        for slot in row.operands:
+            words = registers(inst, slot, ops.accumulators)
+            if isinstance(slot, WordSlot) and slot.word.startswith("vcc"):
+                words = tuple(range(VCC, VCC + ops.lanes // 32))
+            if isinstance(slot, RegisterSlot) and slot.kind.type == "" and slot.kind.bits == 0 and not words:
+                continue
+            if slot.writes:
+                written += words
+                if slot.reads:
+                    reads.update(words)
+                    if reads_old:
+                        needs.update(words)
+            else:
+                reads.update(words)
+                # Compilers multiply and add 32 bits with an undefined upper half of the addend.
+                needs.update(words[:1] if "64_" in name and "_mad_" in name and len(words) == 2 else words)
+        vcc = range(VCC, VCC + ops.lanes // 32)
+        if "VCC" in row.reads:
+            needs.update(vcc)
+        if "VCC" in row.writes:
+            written += vcc
+        m0 = 124 if ops.generation == "gfx940" else 125
+        if "M0" in row.reads and (not name.startswith("ds_") or "append" in name or "addtid" in name):
+            needs.add(m0)
+        null = 124 if ops.generation != "gfx940" else -1
+        always = {126, 127, null}
+        self.copies: tuple[int, ...] = ()
+        if name in _COPIES and needs and not ops.dpp and not ops.sdwa:
+            self.copies = registers(inst, row.operands[1], ops.accumulators)
+        self.written = tuple(r for r in written if r not in always)
+        self.reads = frozenset(reads | needs) - always
+        self.needs = frozenset(needs) - always
+        self.writes = frozenset(self.written)
+        self.registers = self.reads | self.writes
+
+
+def _kind(family: str, name: str, flags: str) -> str:
+    """The class of figures."""
+    if "mfma" in name or "wmma" in name or "mmac" in name:
+        return "matrix"
+    if "b" in flags:
+        return "branch"
+    return {"SMEM": "smem", "DS": "lds", "FLAT": "vmem", "MUBUF": "vmem", "MTBUF": "vmem", "SOPP": "other"}.get(
+        family, "valu" if family.startswith("VOP") or family == "VINTERP" else "salu"
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def decode(target: str, lanes: int, accumulators: int, code: bytes) -> Op:
+    """The op of the instruction at the start of `code`. Raises: DecodeError, UnsupportedError."""
+    machine = isa(target, lanes)
+    inst = machine.decode(code)
+    family = inst.row.format.name.partition("_")[0].partition(".")[0]
+    ops = Operands(inst, accumulators, machine.generation, lanes, family.startswith("SO") or family == "SMEM")
+    op = Op(inst, ops, target)
+    if family.startswith("SOP"):
+        run = compile_scalar(inst, ops) or compile_control(inst, ops, machine.generation)
+    elif family == "SMEM":
+        run = compile_scalar_memory(inst, ops)
+    elif family in ("FLAT", "MUBUF", "MTBUF"):
+        run = compile_memory(inst, ops, machine.generation)
+    elif family == "DS":
+        run = compile_lanes(inst, ops) or compile_memory(inst, ops, machine.generation)
+    elif op.kind == "matrix":
+        run = compile_matrix(inst, ops, target)
+    else:
+        run = compile_lanes(inst, ops) or compile_vector(inst, ops, target)
+    if run is None:
+        raise UnsupportedError(f"{inst}: this instruction is not implemented by the interpreter for {target}")
+    op.run = run
+    return op
