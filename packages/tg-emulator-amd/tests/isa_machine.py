@@ -81,11 +81,12 @@ def compile_opencl(source: str, target: str, *options: str) -> CodeObject:
         path = Path(folder) / "k.cl"
         path.write_text(_PRELUDE + source)
         out = path.with_suffix(".co")
-        subprocess.run(
+        done = subprocess.run(
             [clang, "-x", "cl", "-cl-std=CL2.0", "-target", "amdgcn-amd-amdhsa", f"-mcpu={target}", "-nogpulib",
              "-Xclang", "-finclude-default-header", "-O2", *options, str(path), "-o", str(out)],
-            check=True, capture_output=True, text=True,
+            capture_output=True, text=True,
         )  # fmt: skip
+        assert not done.returncode, done.stderr
         return read_code_object(out.read_bytes())
 
 

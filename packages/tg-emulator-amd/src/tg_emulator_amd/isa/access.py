@@ -325,7 +325,8 @@ def _atomic(address: Address, kind: str, atomic: tuple, source: int, target: int
 def _lds_address(inst: Instruction, ops: Operands, offset: int) -> Address:
     slots = {s.name: s for s in inst.row.operands}
     base = ops.word(slots["addr"])
-    return lambda g: (base(g).astype(np.int64) + offset, None)
+    step = U32(offset)
+    return lambda g: (base(g) + step, None)  # addresses wrap at 32 bits
 
 
 def _compile_lds(inst: Instruction, ops: Operands, rest: str, generation: str) -> Run | None:

@@ -7,6 +7,7 @@ by 2**64 (2**128) up or down as the estimate's exponent says.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -57,8 +58,15 @@ def div_scale(
 def div_fmas(a: np.ndarray, b: np.ndarray, c: np.ndarray, scaled: np.ndarray, mode: int) -> np.ndarray:
     steps = _LIMITS[c.dtype][0]
     up = np.broadcast_to(_exponent(c) > 0, np.shape(scaled))
-    moved = np.ldexp(floats.fma(a, b, c, mode), np.where(up, steps, -steps))
-    return np.where(scaled, moved, floats.fma(a, b, c, mode))
+    plain = floats.fma(a, b, c, mode)
+    power = np.where(up, steps, -steps)
+    moved = np.ldexp(plain, power)
+    # One rounding alone: where scaling makes the result denormal, round the exact one.
+    again = scaled & (np.abs(moved) < np.finfo(c.dtype).tiny) & (plain != 0) & np.isfinite(plain)
+    for i in zip(*np.nonzero(again), strict=True):
+        x, y, z = (Fraction(float(np.broadcast_to(part, moved.shape)[i])) for part in (a, b, c))
+        moved[i] = floats.round_fraction((x * y + z) * Fraction(2) ** int(power[i]), c.dtype, mode)
+    return np.where(scaled, moved, plain)
 
 
 def div_fixup(quotient: np.ndarray, denominator: np.ndarray, numerator: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 __all__ = ["FNUZ", "OCP", "SMALL", "add", "bf16_bits", "bf16_value", "canonical", "decode", "encode", "flush",
-           "fma", "fmax", "fmin", "maximum", "minimum", "mul", "narrow", "stochastic", "to_int"]  # fmt: skip
+           "fma", "fmax", "fmin", "maximum", "minimum", "mul", "narrow", "round_fraction", "stochastic", "to_int"]  # fmt: skip
 
 F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 _SMALLEST = {F16: F16.type(2**-14), F32: F32.type(2.0**-126), F64: F64.type(2.0**-1022)}
@@ -121,28 +121,28 @@ def _fma64(a: np.ndarray, b: np.ndarray, c: np.ndarray, mode: int) -> np.ndarray
     risky |= ~plain & ((np.abs(a) > 2.0**990) | (np.abs(b) > 2.0**990) | (c != 0) & (np.abs(c) < 2.0**-900))
     for i in zip(*np.nonzero(risky), strict=True):
         exact = Fraction(float(a[i])) * Fraction(float(b[i])) + Fraction(float(c[i]))
-        result[i] = _round_fraction(exact, p[i] + c[i], mode)
+        result[i] = round_fraction(exact, F64, mode)
     return result
 
 
-def _round_fraction(exact: Fraction, estimate: float, mode: int) -> float:
+def round_fraction(exact: Fraction, dtype: np.dtype, mode: int) -> float:
+    """A number rounded once to a type in a mode."""
     if exact == 0:
         return 0.0 if mode != DOWN else -0.0
-    try:
-        nearest = float(exact)
-    except OverflowError:
-        nearest = math.inf if exact > 0 else -math.inf
-    if nearest == 0:
-        nearest = math.copysign(0.0, exact)
-    value = Fraction(nearest) if math.isfinite(nearest) else None
-    up = mode == UP or (mode == ZERO and exact < 0)
-    if mode == NEAREST or value == exact:
-        return nearest
-    if value is None:
-        return nearest if (nearest > 0) == up else math.copysign(1.7976931348623157e308, nearest)
-    if (value < exact) == up:
-        return math.nextafter(nearest, math.inf if up else -math.inf)
-    return nearest
+    info = np.finfo(dtype)
+    size, negative = abs(exact), exact < 0
+    exponent = size.numerator.bit_length() - size.denominator.bit_length()
+    exponent -= Fraction(2) ** exponent > size
+    ulp = Fraction(2) ** (max(exponent, int(info.minexp)) - int(info.nmant))
+    steps, rest = divmod(size, ulp)
+    half = ulp / 2
+    if {NEAREST: rest > half or (rest == half and steps % 2), UP: rest and not negative, DOWN: rest and negative}.get(mode):
+        steps += 1
+    value = steps * ulp
+    if value > Fraction(float(info.max)):
+        inward = mode == ZERO or (mode == UP and negative) or (mode == DOWN and not negative)
+        return math.copysign(float(info.max) if inward else math.inf, exact)
+    return math.copysign(float(value), exact)
 
 
 def canonical(x: np.ndarray) -> np.ndarray:
