@@ -141,8 +141,8 @@ def round_fraction(exact: Fraction, dtype: np.dtype, mode: int) -> float:
     value = steps * ulp
     if value > Fraction(float(info.max)):
         inward = mode == ZERO or (mode == UP and negative) or (mode == DOWN and not negative)
-        return math.copysign(float(info.max) if inward else math.inf, exact)
-    return math.copysign(float(value), exact)
+        return math.copysign(float(info.max) if inward else math.inf, -1 if negative else 1)
+    return math.copysign(float(value), -1 if negative else 1)
 
 
 def canonical(x: np.ndarray) -> np.ndarray:
