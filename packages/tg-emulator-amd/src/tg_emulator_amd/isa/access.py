@@ -247,7 +247,15 @@ def _store(address: Address, kind: str, datum: Datum, source: int) -> Run:
             return
         words = [at.take(g.vgpr(source + k)) >> shift for k in range(count)]
         for part in g.waves.spaces.parts(g, kind, at, where, datum.size, WRITE):
-            scatter(part.backing, part.offsets, [w[part.where] for w in words], datum.size)
+            mine = [w[part.where] for w in words]
+            before = gather(part.backing, part.offsets, datum.size) if part.doubts else None
+            scatter(part.backing, part.offsets, mine, datum.size)
+            if before is not None:
+                after = gather(part.backing, part.offsets, datum.size)
+                low = U32((1 << 8 * min(datum.size, 4)) - 1)
+                # Writing what stands there already harms nobody.
+                changed, lost = ((np.stack(x) != np.stack(mine) & low).any(axis=0) for x in (before, after))
+                g.waves.spaces.monitor.write_race(g, part, at, part.doubts[0] & changed | part.doubts[1] & lost)
 
     return run
 

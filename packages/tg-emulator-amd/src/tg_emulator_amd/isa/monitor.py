@@ -22,6 +22,7 @@ from .waves import Group, Waves
 if TYPE_CHECKING:
     from ..interface import Dispatch, Figures
     from .program import Op
+    from .spaces import Lanes, Part
 
 __all__ = ["Monitor"]
 
@@ -100,7 +101,7 @@ class Monitor:
 
     def before(self, g: Group, op: Op) -> None:
         """Registers of an instruction that are watched: loads under way, lanes never written."""
-        for r in (op.reads | op.writes) & self.watch:
+        for r in op.registers & self.watch:
             for counter, tickets in self.pending.get(r, {}).items():
                 if r not in op.reads and counter in op.counters:
                     continue  # in-order loads into one register
@@ -211,9 +212,10 @@ class Monitor:
 
     def lds_access(
         self, g: Group, access: str, wave: np.ndarray, lane: np.ndarray, offsets: np.ndarray, size: int, lds: np.ndarray
-    ) -> None:
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         if not len(offsets):
-            return
+            return None
+        doubts = None
         self._count_conflicts(g, wave, offsets, size)
         if self.lds_written is None:
             self.lds_written, self.lds_read = (np.zeros(len(lds) // 4 + 4, np.int64) for _ in range(2))
@@ -242,15 +244,23 @@ class Monitor:
                 many = (again != stamp) & (again - (again & _WHO) == now)
                 self.lds_read[place[many]] = now[many] | _MANY
             elif access == "write":
-                clash |= (read - reader == now) & (reader != who)
                 self.lds_written[place] = stamp
-                clash |= self.lds_written[place] != stamp
+                doubts = _doubt(doubts, clash, self.lds_written[place] != stamp)
+                clash = (read - reader == now) & (reader != who)
             else:
                 clash &= writer != _MANY
                 self.lds_written[place] = now | _MANY
             if clash.any():
                 raise self._race(g, wave, lane, offsets, clash, "LDS race", f"{access} meets another wave's access",
                                  "no barrier lies between them")  # fmt: skip
+        return doubts
+
+    def write_race(self, g: Group, part: Part, at: Lanes, wrong: np.ndarray) -> None:
+        """Writes of different waves (workgroups) to one place, with different values."""
+        if wrong.any():
+            rule = "LDS race" if part.space == "lds" else "race between workgroups"
+            raise self._race(g, at.wave[part.where], at.lane[part.where], part.offsets, wrong, rule,
+                             "write meets another's write", "no barrier lies between them")  # fmt: skip
 
     def _race(
         self, g: Group, wave: np.ndarray, lane: np.ndarray, offsets: np.ndarray, wrong: np.ndarray, rule: str, detail: str, source: str
@@ -270,11 +280,11 @@ class Monitor:
             self.global_shadow[unit] = (np.zeros(size // unit + 4, np.int64), np.zeros(size // unit + 4, np.int64))
         return self.global_shadow[unit]
 
-    def global_access(self, g: Group, access: str, wave: np.ndarray, lane: np.ndarray, offsets: np.ndarray, size: int) -> None:
+    def global_access(self, g: Group, access: str, wave: np.ndarray, lane: np.ndarray, offsets: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None:  # fmt: skip  # noqa: E501
         """Bytes and segments are counted; other workgroups' accesses to the same place are looked for."""
         figures, bytes_ = self.figures, size * len(offsets)
         if not bytes_:
-            return
+            return None
         if access != "write":
             figures.bytes_read += bytes_
         if access != "read":
@@ -285,10 +295,11 @@ class Monitor:
         local = self.waves.workgroup[wave]
         if access == "atomic":
             self.acquired[local] = self.step
-            return
+            return None
         shadow = self._shadow(1 if size < 4 or (offsets & 3).any() else 4)
         if shadow is None:
-            return
+            return None
+        doubts = None
         written, read = shadow
         unit = 1 if size < 4 or (offsets & 3).any() else 4
         who = (local + self.group_base + 1).astype(np.int64)
@@ -298,16 +309,17 @@ class Monitor:
             last = written[place]
             clash = (last != 0) & (last & _WHO != who) & (last >> 24 >= known)
             if access == "write":
-                seen = read[place]
-                clash |= (seen != 0) & (seen & _WHO != who) & (seen >> 24 >= known)
                 written[place] = now | who
-                clash |= written[place] & _WHO != who
+                doubts = _doubt(doubts, clash, written[place] & _WHO != who)
+                seen = read[place]
+                clash = (seen != 0) & (seen & _WHO != who) & (seen >> 24 >= known)
             else:
                 read[place] = now | who
             if clash.any():
                 raise self._race(g, wave, lane, offsets, clash, "race between workgroups",
                                  f"{access} of what another workgroup accessed in this dispatch",
                                  "workgroups run in no order; LLVM, AMDGPUUsage, memory model")  # fmt: skip
+        return doubts
 
     # -- figures --------------------------------------------------------------------------------------------------------
 
@@ -324,5 +336,15 @@ class Monitor:
         self.figures.lds_bank_conflicts += int(np.maximum(most - half * max(1, size // 4), 0).sum())
 
 
+def _doubt(
+    doubts: tuple[np.ndarray, np.ndarray] | None, earlier: np.ndarray, together: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Gather doubts over the words of an access; None where there is none."""
+    if not (earlier.any() or together.any()):
+        return doubts
+    return (earlier, together) if doubts is None else (doubts[0] | earlier, doubts[1] | together)
+
+
 def _name(r: int) -> str:
+    r &= 0xFFF
     return f"s{r}" if r < 106 else {106: "vcc", 107: "vcc_hi", 126: "exec"}.get(r, f"scalar register {r}") if r < 128 else f"v{r - 256}"  # fmt: skip  # noqa: E501

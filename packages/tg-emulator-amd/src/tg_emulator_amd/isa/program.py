@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 
 from tg_codegen.amdgpu.instruction import Instruction
 from tg_codegen.amdgpu.isa import isa
-from tg_codegen.amdgpu.slots import RegisterSlot, WordSlot
+from tg_codegen.amdgpu.slots import RegisterSlot, Slot, WordSlot
 
 from ..errors import UnsupportedError
 from .access import compile_memory, compile_scalar_memory
@@ -23,6 +24,8 @@ __all__ = ["Op", "decode"]
 
 _COPIES = {"v_mov_b32", "v_mov_b64", "s_mov_b32", "s_mov_b64", "v_accvgpr_read_b32", "v_accvgpr_write_b32",
            "v_accvgpr_mov_b32", "v_mov_b16"}  # fmt: skip
+LOW, HIGH = 1 << 12, 1 << 13
+_NARROW = re.compile(r"(store|write)_(?:d16_hi_)?(?:b8|b16|byte|short)|d16")
 _ENDS = {"s_setpc_b64", "s_swappc_b64", "s_call_b64", "s_branch", "s_endpgm", "s_barrier", "s_barrier_wait", "s_trap"}
 _READ_OLD = {"v_swap_b32", "v_swap_b16", "v_permlane16_swap_b32", "v_permlane32_swap_b32"}
 # (family, whether it stores without returning) -> counters. Scalar loads return in any order.
@@ -62,7 +65,9 @@ class Op:
                 if name.startswith("flat") and store and ops.generation != "gfx940":
                     self.counters = (table["store"][0], self.counters[1])
         self.out_of_order = family == "SMEM"
-        self.loaded = frozenset(self.written) if self.counters else frozenset()
+        narrow = ops.generation != "gfx940" and _NARROW.search(name)
+        self.loaded = frozenset(r for r in self.writes if r < 128 or r & (LOW | HIGH) or not narrow)
+        self.loaded = self.loaded if self.counters else frozenset()
         self.all_lanes = "mfma" in name or "wmma" in name or "mmac" in name or name in ("v_writelane_b32", "v_readlane_b32")
         self.ends = name in _ENDS or "cbranch" in name or name.startswith("s_endpgm") or name.startswith("s_setreg")
         self.passes = passes_of(name, target) if self.kind == "matrix" else 0
@@ -70,44 +75,59 @@ class Op:
 
     def _operands(self, inst: Instruction, ops: Operands, name: str) -> None:
         row = inst.row
-        reads, needs, written = set(), set(), []
         core = name.removeprefix("v_").removeprefix("s_")
         meaning = semantics(VECTOR).get(core) if name[0] == "v" else semantics(SCALAR).get(core)
         reads_old = name in _READ_OLD or "mmac" in name or (meaning is not None and meaning.old)
+        needs, written, read_keys, written_keys = set(), [], set(), set()
+        vcc = tuple(range(VCC, VCC + ops.lanes // 32))
         for slot in row.operands:
             words = registers(inst, slot, ops.accumulators)
             if isinstance(slot, WordSlot) and slot.word.startswith("vcc"):
-                words = tuple(range(VCC, VCC + ops.lanes // 32))
-            if isinstance(slot, RegisterSlot) and slot.kind.type == "" and slot.kind.bits == 0 and not words:
-                continue
+                words = vcc
+            keys = _keys(words, _half_of(inst, slot, name), ops.generation)
             if slot.writes:
                 written += words
-                if slot.reads:
-                    reads.update(words)
-                    if reads_old:
-                        needs.update(words)
+                written_keys.update(keys)
+                if reads_old:
+                    needs.update(words)
             else:
-                reads.update(words)
+                read_keys.update(keys)
                 # Compilers multiply and add 32 bits with an undefined upper half of the addend.
                 needs.update(words[:1] if "64_" in name and "_mad_" in name and len(words) == 2 else words)
-        vcc = range(VCC, VCC + ops.lanes // 32)
-        if "VCC" in row.reads:
-            needs.update(vcc)
+        implicit = set(vcc) if "VCC" in row.reads else set()
+        if "M0" in row.reads and (not name.startswith("ds_") or "append" in name or "addtid" in name):
+            implicit.add(124 if ops.generation == "gfx940" else 125)
         if "VCC" in row.writes:
             written += vcc
-        m0 = 124 if ops.generation == "gfx940" else 125
-        if "M0" in row.reads and (not name.startswith("ds_") or "append" in name or "addtid" in name):
-            needs.add(m0)
-        null = 124 if ops.generation != "gfx940" else -1
-        always = {126, 127, null}
+        always = {126, 127, 124 if ops.generation != "gfx940" else -1}
         self.copies: tuple[int, ...] = ()
         if name in _COPIES and needs and not ops.dpp and not ops.sdwa:
             self.copies = registers(inst, row.operands[1], ops.accumulators)
         self.written = tuple(r for r in written if r not in always)
-        self.reads = frozenset(reads | needs) - always
-        self.needs = frozenset(needs) - always
-        self.writes = frozenset(self.written)
-        self.registers = self.reads | self.writes
+        self.needs = frozenset(needs | implicit) - always
+        self.reads = frozenset(read_keys | implicit) - always
+        self.writes = frozenset(written_keys) | frozenset(self.written)
+        self.registers = self.reads | self.needs | self.writes
+
+
+def _half_of(inst: Instruction, slot: Slot, name: str) -> int:
+    """Which half of its register an operand uses: LOW, HIGH or 0 for all of it."""
+    if match := _NARROW.search(name):
+        data = slot.name in ("vdata", "data0") if match[1] else slot.name in ("vdst", "vdata")
+        return 0 if not data else HIGH if "d16_hi" in name else LOW
+    if isinstance(slot, RegisterSlot) and "h" in slot.kind.flags:
+        text = (slot.text(inst.bits) or "").rstrip("|)")
+        return HIGH if text.endswith(".h") else LOW if text.endswith(".l") else 0
+    return 0
+
+
+def _keys(words: tuple[int, ...], half: int, generation: str) -> tuple[int, ...]:
+    """What waits are tracked by: registers, and from RDNA3 on halves of vector registers."""
+    if generation == "gfx940" or not words or words[0] < 256:
+        return words
+    if half:
+        return tuple(r | half for r in words)
+    return tuple(r | part for r in words for part in (0, LOW, HIGH))
 
 
 def _kind(family: str, name: str, flags: str) -> str:

@@ -64,6 +64,7 @@ class Part(NamedTuple):
     backing: np.ndarray
     offsets: np.ndarray
     space: str
+    doubts: tuple[np.ndarray, np.ndarray] | None = None  # writes that met others': earlier ones, and of this instruction
 
 
 class Spaces:
@@ -113,15 +114,15 @@ class Spaces:
                 offsets = self.memory.translate(address.astype(U64, copy=False), size, rights)
             except MemoryFault as fault:
                 raise monitor.fault(g, fault, address, size, wave, lane) from fault
-            monitor.global_access(g, access, wave, lane, offsets, size)
-            return Part(where, self.memory.backing, offsets, kind)
+            doubts = monitor.global_access(g, access, wave, lane, offsets, size)
+            return Part(where, self.memory.backing, offsets, kind, doubts)
         limit = self.lds_bytes if kind == "lds" else g.waves.scratch.shape[2]
         address = address.astype(np.int64, copy=False)
         monitor.bounds(g, kind, address, size, limit, wave, lane)
         if kind == "lds":
             offsets = g.waves.workgroup[wave] * self.stride + address
-            monitor.lds_access(g, access, wave, lane, offsets, size, self.lds)
-            return Part(where, self.lds, offsets, kind)
+            doubts = monitor.lds_access(g, access, wave, lane, offsets, size, self.lds)
+            return Part(where, self.lds, offsets, kind, doubts)
         offsets = (wave.astype(np.int64) * g.waves.lanes + lane) * limit + address
         return Part(where, g.waves.scratch.reshape(-1), offsets, kind)
 
