@@ -20,7 +20,7 @@ def gemm(a, b, c, m, n, k, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     for start in range(0, k, BK):
         left = tl.load(a + rows[:, None] * k + (start + inner)[None, :])
         right = tl.load(b + (start + inner)[:, None] * n + columns[None, :])
-        total = tl.dot(left, right, total, out_dtype=ACC)
+        total = tl.dot(left, right, total, out_dtype=ACC, input_precision="ieee")
     tl.store(c + rows[:, None] * n + columns[None, :], total, mask=(rows[:, None] < m) & (columns[None, :] < n))
 
 

@@ -110,6 +110,7 @@ def _launch(
     initial = {*range(len(dispatch.user_sgprs)), *range(108, 124), 126, 127, 256}
     if generation == "gfx12":
         waves.s[108 + 9] = ids[0]
+        waves.s[108 + 8] = number << 25
         waves.s[108 + 7] = ids[1] & 0xFFFF | ids[2] << 16
     else:
         at = dispatch.rsrc2 >> 1 & 31  # RDNA3 leaves a gap behind the user's

@@ -355,6 +355,8 @@ def _compile_lds(inst: Instruction, ops: Operands, rest: str, generation: str) -
             runs = [_store(p, "lds", datum, index[f"data{k}"]) for k, p in enumerate(places)]
         # The first result may overwrite the address that the second needs.
         return _both(*runs, index["addr"])
+    if match := re.fullmatch(r"read_b(64|96)_tr_b(\d+)", rest):
+        return _transposed(_lds_address(inst, ops, offset), index["vdst"], int(match[1]) // 8, int(match[2]))
     if match := re.fullmatch(r"(read|load|write|store)_(\w+)", rest):
         datum = _datum(match[2])
         if datum is None or "addtid" in rest:
@@ -373,6 +375,29 @@ def _compile_lds(inst: Instruction, ops: Operands, rest: str, generation: str) -
     if atomic[0] == "cmpst":  # compares with its first data, unlike its successor
         first, second = second, first
     return _atomic(_lds_address(inst, ops, offset), "lds", atomic, first, index.get("vdst"), second)
+
+
+def _transposed(address: Address, target: int, size: int, bits: int) -> Run:
+    """Each 16 lanes load a matrix of 16 columns, n elements a lane in row order; lane l gets column l.
+
+    Source: CDNA4 ISA manual, 11.4; that Triton's kernels compute right with it.
+    """
+    count = size * 8 // bits
+
+    def run(g: Group) -> None:
+        at, where = _place(g, address)
+        if at.mask is not None:
+            raise g.waves.spaces.monitor.error(g, "exec", "a transposing load needs all lanes", "CDNA4 ISA manual, 11.4")
+        for part in g.waves.spaces.parts(g, "lds", at, where, size, READ):
+            words = np.stack(gather(part.backing, part.offsets, size), axis=-1)
+            elements = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")
+            block = elements.reshape(-1, 16, count, bits)  # [16 lanes, lane, element, bit]
+            columns = block.reshape(-1, count, 16, bits).swapaxes(1, 2)
+            packed = np.packbits(columns.reshape(len(words), -1), axis=-1, bitorder="little")
+            for k in range(size // 4):
+                at.put(g, target + k, packed.view(U32)[:, k])
+
+    return run
 
 
 def _both(first: Run, second: Run, address: int) -> Run:

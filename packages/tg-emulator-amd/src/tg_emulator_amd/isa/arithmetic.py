@@ -246,9 +246,9 @@ def _step(
 
 
 def _pair(result: RegisterSlot, reads: list, ops: Operands) -> tuple[Callable, Callable]:
-    """v_pk_mov_b32: the low result comes from the first source, the high one from the second."""
+    """v_pk_mov_b32: the low result is the first source's half, the high one the second's, each as op_sel says."""
     write = ops.result(result, "pu32")
-    return (lambda g: (reads[0](g)[0], reads[1](g)[1])), lambda g, x: write(g, x, None)
+    return (lambda g: (reads[0](g)[0], reads[1](g)[0])), lambda g, x: write(g, x, None)
 
 
 def _widened(read: Callable) -> Callable:

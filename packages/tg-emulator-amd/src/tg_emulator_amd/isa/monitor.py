@@ -28,6 +28,7 @@ __all__ = ["Monitor"]
 
 _WHO = (1 << 24) - 1
 _MANY = _WHO
+_LIMITS = {("gfx940", "lgkm"): 15, ("gfx12", "km"): 31}
 _TRACKED_BYTES = 1 << 30
 
 
@@ -173,6 +174,10 @@ class Monitor:
                     table[counter] = np.zeros(self.count, np.int64)
             issued = self.issued[counter]
             issued[g.w] += 1
+            # A counter that is full keeps the next operation back.
+            full = issued[g.w] - _LIMITS.get((self.waves.generation, counter), 63)
+            ordered = self.unordered[counter][g.w] <= self.passed[counter][g.w]
+            self.passed[counter][g.w] = np.maximum(self.passed[counter][g.w], np.where(ordered, full, 0))
             if op.out_of_order:
                 self.unordered[counter][g.w] = issued[g.w]
             for r in op.loaded:

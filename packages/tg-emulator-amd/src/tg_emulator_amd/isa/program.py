@@ -95,7 +95,7 @@ class Op:
                 # Compilers multiply and add 32 bits with an undefined upper half of the addend.
                 needs.update(words[:1] if "64_" in name and "_mad_" in name and len(words) == 2 else words)
         implicit = set(vcc) if "VCC" in row.reads else set()
-        if "M0" in row.reads and (not name.startswith("ds_") or "append" in name or "addtid" in name):
+        if "M0" in row.reads and (not name.startswith(("ds_", "s_sendmsg")) or "append" in name or "addtid" in name):
             implicit.add(124 if ops.generation == "gfx940" else 125)
         if "VCC" in row.writes:
             written += vcc

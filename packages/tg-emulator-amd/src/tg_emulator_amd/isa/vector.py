@@ -236,7 +236,7 @@ pk_minimum_f16                           | pT pT pT        | minimum(a, b)
 pk_maximum_f16                           | pT pT pT        | maximum(a, b)
 pk_minimum3_f16                          | pT pT pT pT     | minimum(minimum(a, b), c)
 pk_maximum3_f16                          | pT pT pT pT     | maximum(maximum(a, b), c)
-pk_mov_b32                               | pair pu32 pu32  | (a[0], b[1])
+pk_mov_b32                               | pair pu32 pu32  | (a[0], b[0])
 pk_add_u16 pk_add_i16                    | pT pT pT        | a + b
 pk_sub_u16 pk_sub_i16                    | pT pT pT        | a - b
 pk_mul_lo_u16                            | pT pT pT        | a * b
