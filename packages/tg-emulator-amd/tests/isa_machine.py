@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tg_codegen.amdgpu.code_object import CodeObject, read_code_object
+from tg_codegen.amdgpu.assembler import assemble
+from tg_codegen.amdgpu.code_object import Argument, CodeObject, Kernel, read_code_object, write_code_object
+from tg_codegen.amdgpu.isa import isa
+from tg_codegen.amdgpu.kernel_descriptor import KernelDescriptor
 
 from tg_emulator_amd.errors import MemoryFault
 from tg_emulator_amd.interface import Dispatch, Figures
@@ -88,6 +91,18 @@ def compile_opencl(source: str, target: str, *options: str) -> CodeObject:
         )  # fmt: skip
         assert not done.returncode, done.stderr
         return read_code_object(out.read_bytes())
+
+
+def assemble_kernel(text: str, target: str) -> CodeObject:
+    """A kernel `k` of one pointer in s[0:1], its work-item in v0 and its workgroup in s8, from assembly text."""
+    gfx9 = target.startswith("gfx9")
+    descriptor = KernelDescriptor(
+        64, 32, user_sgpr_count=8, user_sgpr_kernarg_segment_ptr=1, accum_offset=64 if gfx9 else None,
+        kernarg_size=64,
+    )  # fmt: skip
+    code = assemble(text, isa(target)).code
+    argument = Argument("global_buffer", 8, 0)
+    return read_code_object(write_code_object(target, [Kernel("k", code, descriptor, [argument])]))
 
 
 def load_elf(memory: FlatMemory, code: CodeObject) -> int:

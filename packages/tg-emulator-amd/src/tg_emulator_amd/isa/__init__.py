@@ -25,7 +25,7 @@ _CLASSES = ("salu", "valu", "matrix", "smem", "vmem", "lds", "branch", "other")
 
 
 def run_dispatch(
-    dispatch: Dispatch, memory: Memory, profile: Profile, *, watchdog_instructions: int = 50_000_000
+    dispatch: Dispatch, memory: Memory, profile: Profile, *, watchdog_instructions: int = 10_000_000
 ) -> Figures:
     """Run all workgroups of a dispatch; a wave may execute `watchdog_instructions`.
 

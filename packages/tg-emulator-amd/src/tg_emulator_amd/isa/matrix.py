@@ -60,9 +60,9 @@ def _shape(name: str) -> Shape | None:
     return Shape(kind, out, int(m), int(n), int(k), int(blocks or 1), a, b or a)
 
 
-def passes_of(name: str, target: str) -> int:
+def passes_of(inst: Instruction, target: str) -> int:
     """Passes of four cycles that a matrix instruction takes."""
-    shape = _shape(name)
+    shape = _shape(inst.row.mnemonic)
     if shape is None:
         return 1
     if shape.kind in ("wmma", "swmmac"):
@@ -72,7 +72,8 @@ def passes_of(name: str, target: str) -> int:
         base = 16 if shape.m == 32 else 8
     if shape.a == "f64" and shape.m == 16 and target == "gfx950":
         return 16
-    return 2 * base if shape.a == "f8f6f4" else base
+    wide = shape.a == "f8f6f4" and min(field(inst, "cbsz"), field(inst, "blgp")) < 2
+    return 2 * base if wide else base
 
 
 def compile_matrix(inst: Instruction, ops: Operands, target: str) -> Run | None:

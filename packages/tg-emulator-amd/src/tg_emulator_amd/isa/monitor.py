@@ -134,6 +134,10 @@ class Monitor:
         k = int(wrong.argmax())
         return k if g.all else int(g.w[k])
 
+    def first(self, g: Group) -> int:
+        """A wave of the group."""
+        return 0 if g.all else int(g.w[0])
+
     def after(self, g: Group, op: Op) -> None:
         """Registers written for the first time."""
         for position, r in enumerate(op.written):

@@ -70,7 +70,7 @@ class Op:
         self.loaded = self.loaded if self.counters else frozenset()
         self.all_lanes = "mfma" in name or "wmma" in name or "mmac" in name or name in ("v_writelane_b32", "v_readlane_b32")
         self.ends = name in _ENDS or "cbranch" in name or name.startswith("s_endpgm") or name.startswith("s_setreg")
-        self.passes = passes_of(name, target) if self.kind == "matrix" else 0
+        self.passes = passes_of(inst, target) if self.kind == "matrix" else 0
         self.hazards = hazards_of(self, ops)
 
     def _operands(self, inst: Instruction, ops: Operands, name: str) -> None:

@@ -73,18 +73,18 @@ def run_waves(waves: Waves, code: Code, monitor: Monitor, limit: int) -> None:
         g = Group(waves, here)
         before = {id(history[w]): history[w] for w in here}
         past = History.join(list(before.values()))
-        count = _run_group(g, pc, stop, code, monitor, past, limit - int(steps[here].max()))
+        count = _run_group(g, pc, stop, code, monitor, past, int(steps[here].max()), limit)
         steps[here] += count
         for w in here:
             history[w] = past
         _settle(g, here, waves, state, monitor)
 
 
-def _run_group(g: Group, pc: int, stop: int, code: Code, monitor: Monitor, past: History, budget: int) -> int:
+def _run_group(g: Group, pc: int, stop: int, code: Code, monitor: Monitor, past: History, done_before: int, limit: int) -> int:
     """Run ops until the group parts, ends, waits or meets others; how many."""
     ops, watch, figures = code.ops, monitor.watch, monitor.figures
     counts = dict.fromkeys(figures.instructions, 0)
-    done = 0
+    done, budget = 0, limit - done_before
     cycles = 0
     while True:
         op = ops.get(pc) or code.at(pc)
@@ -103,6 +103,9 @@ def _run_group(g: Group, pc: int, stop: int, code: Code, monitor: Monitor, past:
         counts[op.kind] = counts.get(op.kind, 0) + 1
         cycles += op.passes * 4 or 1
         pc += op.size
+        if done >= budget:
+            raise monitor.error(g, "stuck wave", f"{limit} instructions without an end", "watchdog",
+                                monitor.first(g))  # fmt: skip
         if op.ends:
             if g.target is None:
                 g.target = pc
@@ -110,8 +113,6 @@ def _run_group(g: Group, pc: int, stop: int, code: Code, monitor: Monitor, past:
         if pc == stop:
             g.target = pc
             break
-        if done >= budget:
-            raise monitor.error(g, "stuck wave", f"{done} instructions without an end", "watchdog", monitor._wave(g, np.ones(g.n, bool)))  # fmt: skip  # noqa: E501
     for kind, count in counts.items():
         if count:
             figures.instructions[kind] = figures.instructions.get(kind, 0) + count * g.n

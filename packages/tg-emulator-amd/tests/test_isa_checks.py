@@ -1,0 +1,85 @@
+"""Every check of the interpreter finds the fault that is planted for it, and names the place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from isa_machine import FlatMemory, assemble_kernel, launch
+
+from tg_emulator_amd.errors import ProgramError
+
+# Text for gfx942 | gfx1100, with the kernel's argument pointer in s[0:1] and its lane in v0.
+_START = """
+s_load_dwordx2 s[4:5], s[0:1], 0x0 | s_load_b64 s[4:5], s[0:1], 0x0
+v_lshlrev_b32 v1, 2, v0
+s_waitcnt lgkmcnt(0)
+"""
+_STORE = "global_store_dword v1, v2, s[4:5] | global_store_b32 v1, v2, s[4:5]\ns_endpgm\n"
+
+# Name of the rule -> (program, what the message says beside, options of the launch).
+FAULTS = {
+    "missing wait": (
+        "global_load_dword v2, v1, s[4:5] | global_load_b32 v2, v1, s[4:5]\nv_add_u32 v2, v2, v0 | v_add_nc_u32 v2, v2, v0\n",
+        "v2", {},
+    ),
+    "uninitialised register": ("v_add_f32 v2, v7, v7\n", "v7", {}),
+    "uninitialised LDS": (
+        "ds_read_b32 v2, v1 | ds_load_b32 v2, v1\ns_waitcnt lgkmcnt(0)\n", "never written", {"lds_bytes": 1024},
+    ),
+    "out of bounds": (
+        "v_mov_b32 v2, 0x7ffff000\nglobal_load_dword v2, v2, s[4:5] | global_load_b32 v2, v2, s[4:5]\ns_waitcnt vmcnt(0)\n",
+        "not mapped", {},
+    ),
+    "misaligned": (
+        "v_or_b32 v1, 2, v1\nv_mov_b32 v2, 1\nglobal_atomic_add v1, v2, s[4:5] | global_atomic_add_u32 v1, v2, s[4:5]\n",
+        "aligned", {},
+    ),
+    "LDS race": (
+        "ds_write_b32 v1, v0 | ds_store_b32 v1, v0\ns_waitcnt lgkmcnt(0)\nv_xor_b32 v3, 0x100, v1\n"
+        "ds_read_b32 v2, v3 | ds_load_b32 v2, v3\ns_waitcnt lgkmcnt(0)\n",
+        "another wave", {"lds_bytes": 1024},
+    ),
+    "barrier misuse": (
+        "v_readfirstlane_b32 s6, v0\ns_cmp_eq_u32 s6, 0\ns_cbranch_scc1 1\ns_barrier\nv_mov_b32 v2, 1\n", "ends", {},
+    ),
+    "stuck wave": ("s_branch -1\n", "without an end", {"watchdog_instructions": 1000}),
+    "race between workgroups": ("v_mov_b32 v2, s8\n", "workgroup", {"groups": 2}),
+}  # fmt: skip
+
+
+def program(text: str, target: str) -> str:
+    side = 0 if target.startswith("gfx9") else -1
+    return "\n".join(line.split("|")[side].strip() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("target", ["gfx942", "gfx1100"])
+@pytest.mark.parametrize("rule", FAULTS)
+def test_fault_planted_is_reported(rule: str, target: str) -> None:
+    body, word, options = FAULTS[rule]
+    options = dict(options)
+    groups = options.pop("groups", 1)
+    lds = options.pop("lds_bytes", 0)
+    code = assemble_kernel(program(_START + body + _STORE, target), target)
+    with pytest.raises(ProgramError) as raised:
+        launch(code, "k", target, (256 * groups,), (256,), np.zeros(1024, np.int32), lds_bytes=lds, **options)
+    error = raised.value
+    assert error.rule == rule and word in str(error), str(error)
+    assert error.wave is not None and error.source
+
+
+def test_write_without_permission_is_reported_with_its_lane() -> None:
+    text = program(_START + "v_mov_b32 v2, 1\n" + _STORE, "gfx942")
+    memory = FlatMemory()
+    readonly = memory.allocate(np.zeros(1024, np.int32), 1)
+    with pytest.raises(ProgramError) as raised:
+        launch(assemble_kernel(text, "gfx942"), "k", "gfx942", (64,), (64,), readonly, memory=memory)
+    error = raised.value
+    assert error.rule == "permission" and error.lane == 0 and error.address == readonly
+    assert "global_store_dword" in error.instruction and error.pc
+
+
+def test_program_without_faults_passes() -> None:
+    for target in ("gfx942", "gfx1100"):
+        code = assemble_kernel(program(_START + "v_mov_b32 v2, v0\n" + _STORE, target), target)
+        (result,), _ = launch(code, "k", target, (256,), (256,), np.zeros(256, np.int32))
+        assert (result == np.arange(256)).all()
