@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Hazards", "History", "hazards_of"]
 
-_FURTHEST = 21
+_FURTHEST, _NEAR = 21, 6
+_RARE = {"shifted", "trans", "wide store", "matrix"}  # first instructions that few programs have
 _EMPTY: frozenset[int] = frozenset()
 
 
@@ -35,7 +36,8 @@ class Hazards(NamedTuple):
     kinds: frozenset[str]
     sets: dict[str, frozenset[int]]
     states: int
-    rules: tuple[Rule, ...]  # those in which this instruction is the second
+    common: tuple[Rule, ...]  # rules in which this instruction is the second
+    rare: tuple[Rule, ...]  # those after a rare first instruction
     passes: int
 
 
@@ -138,52 +140,55 @@ def hazards_of(op: Op, ops: Operands) -> Hazards:
         kinds.add("not matrix")
     states = 1 + (field(inst, "simm16") & 15 if name == "s_nop" else 0)
     rules = tuple(rule for rule in _RULES[ops.generation] if rule.second in kinds and sets.get(rule.uses))
-    return Hazards(frozenset(kinds), sets, states, rules, op.passes)
+    rare = tuple(rule for rule in rules if rule.first in _RARE | {"xdl", "sgemm", "dgemm"})
+    common = tuple(rule for rule in rules if rule not in rare)
+    return Hazards(frozenset(kinds), sets, states, common, rare, op.passes)
 
 
 class History:
     """The last instructions of waves that stand together, with the wait state at which each was issued."""
 
-    __slots__ = ("clock", "entries", "matrix_clock")
+    __slots__ = ("clock", "entries", "rare_clock")
 
     def __init__(self) -> None:
-        self.clock, self.matrix_clock = 0, -100
-        self.entries: deque[tuple[int, Op]] = deque(maxlen=48)
+        self.clock, self.rare_clock = 0, -100
+        self.entries: deque[tuple[int, Op]] = deque(maxlen=24)
 
     @staticmethod
     def join(histories: list[History]) -> History:
         """What any of the waves has just executed."""
         out = History()
         out.clock = max(h.clock for h in histories)
-        merged = [(clock + out.clock - h.clock, op) for h in histories for clock, op in [*h.entries][-24:]]
-        out.entries.extend(sorted(merged, key=lambda entry: entry[0]))
-        out.matrix_clock = max(h.matrix_clock + out.clock - h.clock for h in histories)
+        merged = [(clock + out.clock - h.clock, op) for h in histories for clock, op in h.entries]
+        out.entries = deque(sorted(merged, key=lambda entry: entry[0]), maxlen=24 * len(histories))
+        out.rare_clock = max(h.rare_clock + out.clock - h.clock for h in histories)
         return out
 
     def step(self, op: Op, g: Group, monitor: Monitor) -> None:
         hazards = op.hazards
-        if hazards.rules:
-            self._check(op, hazards, g, monitor)
+        if hazards.rare and self.clock - self.rare_clock < _FURTHEST:
+            self._check(op, hazards.rare, _FURTHEST, g, monitor)
+        if hazards.common:
+            self._check(op, hazards.common, _NEAR, g, monitor)
         self.entries.append((self.clock, op))
+        if not _RARE.isdisjoint(hazards.kinds):
+            self.rare_clock = self.clock
         self.clock += hazards.states
-        if op.passes:
-            self.matrix_clock = self.clock
 
-    def _check(self, op: Op, hazards: Hazards, g: Group, monitor: Monitor) -> None:
-        reach = _FURTHEST if self.clock - self.matrix_clock < _FURTHEST else 6
-        gfx950 = monitor.dispatch.target == "gfx950"
+    def _check(self, op: Op, rules: tuple[Rule, ...], reach: int, g: Group, monitor: Monitor) -> None:
+        sets, gfx950 = op.hazards.sets, monitor.dispatch.target == "gfx950"
         for clock, first in reversed(self.entries):
             between = self.clock - clock - 1
             if between >= reach:
                 return
             earlier = first.hazards
-            for rule in hazards.rules:
+            for rule in rules:
                 if rule.first not in earlier.kinds:
                     continue
-                met = earlier.sets.get(rule.writes, _EMPTY) & hazards.sets[rule.uses]
+                met = earlier.sets.get(rule.writes, _EMPTY) & sets[rule.uses]
                 if not met or between >= (need := rule.states(earlier.passes, gfx950)):
                     continue
-                if rule.uses == "c_other" and earlier.sets["vectors"] == hazards.sets["c"] and earlier.passes == hazards.passes:
+                if rule.uses == "c_other" and earlier.sets["vectors"] == sets["c"] and earlier.passes == op.passes:
                     continue  # accumulation goes on without waiting
                 raise monitor.error(g, "missing wait states", f"{rule.text}: {between} wait states after `{first.inst}`, "
                                     f"want {need}", "ISA manual, manually inserted wait states; LLVM, GCNHazardRecognizer",

@@ -49,7 +49,8 @@ def run_waves(waves: Waves, code: Code, monitor: Monitor, limit: int) -> None:
     """Raises: ProgramError, and what decoding raises."""
     state = np.zeros(waves.count, np.int8)
     steps = np.zeros(waves.count, np.int64)
-    history = [History()] * waves.count
+    shared: History | None = History()  # of all waves, or each wave's own
+    history: list[History] = []
     waves.signalled, waves.waited = np.zeros((2, waves.count), np.int64)
     turn = 0
     while True:
@@ -71,11 +72,15 @@ def run_waves(waves: Waves, code: Code, monitor: Monitor, limit: int) -> None:
         later = pcs[pcs > pc]
         stop = int(later.min()) if len(later) else _FAR
         g = Group(waves, here)
-        before = {id(history[w]): history[w] for w in here}
-        past = History.join(list(before.values()))
+        if g.all and shared is not None:
+            past = shared
+        else:
+            history = [shared] * waves.count if shared is not None else history
+            past = History.join(list({id(history[w]): history[w] for w in here}.values()))
         count = _run_group(g, pc, stop, code, monitor, past, int(steps[here].max()), limit)
         steps[here] += count
-        for w in here:
+        shared = past if g.all else None
+        for w in () if g.all else here:
             history[w] = past
         _settle(g, here, waves, state, monitor)
 
