@@ -10,6 +10,8 @@ from tg_codegen.amdgpu.code_object import CodeObject, read_code_object
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+FLOAT32, INT32 = tl.float32, tl.int32
+
 
 @triton.jit
 def gemm(a, b, c, m, n, k, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, ACC: tl.constexpr):

@@ -121,7 +121,7 @@ class Monitor:
                 wrong = np.ones(g.n, bool) if known is None else ~known[g.w]
                 lanes = None
             else:
-                active = self.exists[g.w] if op.all_lanes else g.mask
+                active = self.exists[g.w] if op.all_lanes else g.mask & self.exists[g.w]
                 lanes = active if known is None else active & ~known[g.w]
                 wrong = lanes.any(axis=1)
             if wrong.any():

@@ -92,8 +92,11 @@ class Op:
                     needs.update(words)
             else:
                 read_keys.update(keys)
-                # Compilers multiply and add 32 bits with an undefined upper half of the addend.
-                needs.update(words[:1] if "64_" in name and "_mad_" in name and len(words) == 2 else words)
+                # Compilers multiply and add 32 bits with an undefined upper half of the addend, and spill what was
+                # never written: in lanes that are off, and registers that a caller may use.
+                spilled = name.startswith("scratch_store") and slot.name == "vdata"
+                half = "64_" in name and "_mad_" in name and len(words) == 2
+                needs.update(() if spilled else words[:1] if half else words)
         implicit = set(vcc) if "VCC" in row.reads else set()
         if "M0" in row.reads and (not name.startswith(("ds_", "s_sendmsg")) or "append" in name or "addtid" in name):
             implicit.add(124 if ops.generation == "gfx940" else 125)
