@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tg_codegen.amdgpu.assembler import assemble
 from tg_codegen.amdgpu.code_object import Argument, CodeObject, Kernel, read_code_object, write_code_object
 from tg_codegen.amdgpu.isa import isa
 from tg_codegen.amdgpu.kernel_descriptor import KernelDescriptor
-
 from tg_emulator_amd.errors import MemoryFault
 from tg_emulator_amd.interface import Dispatch, Figures
 from tg_emulator_amd.isa import run_dispatch
@@ -46,7 +46,9 @@ class FlatMemory:
         bit = {"read": 1, "write": 2, "execute": 4}[access]
         inside = (offsets >= 0) & (offsets + size <= len(self.backing))
         safe = np.where(inside, offsets, 0)
-        wrong = ~inside | (self.rights[safe >> 8] & bit == 0) | (self.rights[(safe + size - 1) >> 8] & bit == 0)
+        wrong = (
+            ~inside | (self.rights[safe >> 8] & bit == 0) | (self.rights[(safe + size - 1) >> 8] & bit == 0)
+        )
         if wrong.any():
             k = int(wrong.argmax())
             mapped = inside.flat[k] and self.rights[safe.flat[k] >> 8]
@@ -62,6 +64,7 @@ class FlatMemory:
 
     def array(self, address: int, size: int, access: str = "read") -> np.ndarray:
         return self.backing[address - BASE : address - BASE + size]
+
 
 _PRELUDE = """
 #pragma OPENCL EXTENSION cl_khr_fp16 : enable
@@ -126,7 +129,9 @@ def launch(
     kernel = code.kernel(name)
     descriptor = kernel.descriptor
     grid, workgroup = (tuple(x) + (1,) * (3 - len(x)) for x in (grid, workgroup))
-    kernarg = bytearray(max(descriptor.kernarg_size or 0, kernel.metadata.get(".kernarg_segment_size", 0)) + 64)
+    kernarg = bytearray(
+        max(descriptor.kernarg_size or 0, kernel.metadata.get(".kernarg_segment_size", 0)) + 64
+    )
     arrays, explicit = [], [a for a in kernel.arguments if not a.value_kind.startswith("hidden")]
     for argument, value in zip(explicit, arguments, strict=False):
         if isinstance(value, np.ndarray):
@@ -147,7 +152,9 @@ def launch(
     for argument in kernel.arguments:
         if argument.value_kind in hidden:
             value = hidden[argument.value_kind]
-            kernarg[argument.offset : argument.offset + argument.size] = value.to_bytes(argument.size, "little")
+            kernarg[argument.offset : argument.offset + argument.size] = value.to_bytes(
+                argument.size, "little"
+            )
     pointer = memory.allocate(bytes(kernarg), 1)
     packet = struct.pack("<HHHHHHIII", 0x1502, 3, *workgroup, 0, *grid) + bytes(36)
     sgprs: list[int] = []

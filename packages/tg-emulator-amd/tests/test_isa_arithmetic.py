@@ -15,7 +15,16 @@ from tg_emulator_amd.isa import floats
 
 SEED = int(os.environ.get("TG_SEED", "1"))
 ITEMS = 256
-INTEGERS = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "long": "i8", "ulong": "u8"}
+INTEGERS = {
+    "char": "i1",
+    "uchar": "u1",
+    "short": "i2",
+    "ushort": "u2",
+    "int": "i4",
+    "uint": "u4",
+    "long": "i8",
+    "ulong": "u8",
+}
 FLOATS = {"half": "f2", "float": "f4", "double": "f8"}
 TYPES = INTEGERS | FLOATS
 E = "__builtin_elementwise_"
@@ -34,7 +43,7 @@ INTEGER_ROWS: dict[str, tuple[str, Callable]] = {
     "div": ("y==0?x:x/y", lambda a, b: _divide(a, b)[0]),
     "rem": ("y==0?x:x%y", lambda a, b: _divide(a, b)[1]),
     "pop": ("__builtin_popcountg((UT)x)", lambda a, b: np.bitwise_count(a.view(f"u{a.itemsize}"))),
-    "clz": ("__builtin_clzg((UT)(x|1))", lambda a, b: [8 * x.itemsize - int(x.view(f"u{x.itemsize}") | 1).bit_length() for x in a]),
+    "clz": ("__builtin_clzg((UT)(x|1))", lambda a, b: _leading_zeros(a)),
 }  # fmt: skip
 FLOAT_ROWS: dict[str, tuple[str, Callable]] = {
     "add": ("x+y", lambda a, b: a + b),
@@ -52,6 +61,10 @@ FLOAT_ROWS: dict[str, tuple[str, Callable]] = {
 }  # fmt: skip
 # OpenCL asks for single-precision division within 2.5 and square root within 3 units in the last place.
 LOOSE = {("div", "float"): 2.5, ("sqrt", "float"): 3.0}
+
+
+def _leading_zeros(a: np.ndarray) -> list[int]:
+    return [8 * x.itemsize - int(x.view(f"u{x.itemsize}") | 1).bit_length() for x in a]
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> tuple[list[int], list[int]]:
@@ -82,7 +95,20 @@ def random_values(kind: str, rng: np.random.Generator) -> np.ndarray:
         return x
     info = np.finfo(kind)
     x = (rng.standard_normal(ITEMS) * np.exp2(rng.integers(-12, 12, ITEMS))).astype(kind)
-    special = [0, -0.0, 1, -1, np.inf, -np.inf, np.nan, info.tiny, info.smallest_subnormal, info.max, -info.max, info.tiny * 0.75]
+    special = [
+        0,
+        -0.0,
+        1,
+        -1,
+        np.inf,
+        -np.inf,
+        np.nan,
+        info.tiny,
+        info.smallest_subnormal,
+        info.max,
+        -info.max,
+        info.tiny * 0.75,
+    ]
     some = rng.integers(0, ITEMS, ITEMS // 4)
     x[some] = rng.choice(np.array(special, kind), len(some))
     some = rng.integers(0, ITEMS, ITEMS // 8)
@@ -141,12 +167,16 @@ def test_arithmetic_of_every_type_equals_numpy(target: str) -> None:
         warnings.simplefilter("ignore")
         for name, kind, result, _, reference, tolerance in table:
             a, b = random_values(TYPES[kind], rng), random_values(TYPES[kind], rng)
-            (_, _, got), _ = launch(code, name, target, (ITEMS,), (128,), a, b, np.zeros(ITEMS, TYPES[result]))
+            (_, _, got), _ = launch(
+                code, name, target, (ITEMS,), (128,), a, b, np.zeros(ITEMS, TYPES[result])
+            )
             want = wrapped(reference(a, b), got.dtype)
             equal = (got == want) | (got != got) & (want != want)
             if tolerance:
                 equal |= np.abs(got - want) <= tolerance * np.spacing(np.abs(want))
             if not equal.all():
                 k = int(np.nonzero(~equal)[0][0])
-                wrong.append(f"{name}: {np.count_nonzero(~equal)} differ, first x={a[k]!r} y={b[k]!r} got {got[k]!r} want {want[k]!r}")
+                wrong.append(
+                    f"{name}: {np.count_nonzero(~equal)} differ, x={a[k]!r} y={b[k]!r} got {got[k]!r} want {want[k]!r}"
+                )
     assert not wrong, "\n".join(wrong)

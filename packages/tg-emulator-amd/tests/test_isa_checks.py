@@ -19,7 +19,8 @@ _STORE = "global_store_dword v1, v2, s[4:5] | global_store_b32 v1, v2, s[4:5]\ns
 # Name of the rule -> (program, what the message says beside, options of the launch).
 FAULTS = {
     "missing wait": (
-        "global_load_dword v2, v1, s[4:5] | global_load_b32 v2, v1, s[4:5]\nv_add_u32 v2, v2, v0 | v_add_nc_u32 v2, v2, v0\n",
+        "global_load_dword v2, v1, s[4:5] | global_load_b32 v2, v1, s[4:5]\n"
+        "v_add_u32 v2, v2, v0 | v_add_nc_u32 v2, v2, v0\n",
         "v2", {},
     ),
     "uninitialised register": ("v_add_f32 v2, v7, v7\n", "v7", {}),
@@ -27,11 +28,13 @@ FAULTS = {
         "ds_read_b32 v2, v1 | ds_load_b32 v2, v1\ns_waitcnt lgkmcnt(0)\n", "never written", {"lds_bytes": 1024},
     ),
     "out of bounds": (
-        "v_mov_b32 v2, 0x7ffff000\nglobal_load_dword v2, v2, s[4:5] | global_load_b32 v2, v2, s[4:5]\ns_waitcnt vmcnt(0)\n",
+        "v_mov_b32 v2, 0x7ffff000\nglobal_load_dword v2, v2, s[4:5] | global_load_b32 v2, v2, s[4:5]\n"
+        "s_waitcnt vmcnt(0)\n",
         "not mapped", {},
     ),
     "misaligned": (
-        "v_or_b32 v1, 2, v1\nv_mov_b32 v2, 1\nglobal_atomic_add v1, v2, s[4:5] | global_atomic_add_u32 v1, v2, s[4:5]\n",
+        "v_or_b32 v1, 2, v1\nv_mov_b32 v2, 1\n"
+        "global_atomic_add v1, v2, s[4:5] | global_atomic_add_u32 v1, v2, s[4:5]\n",
         "aligned", {},
     ),
     "LDS race": (

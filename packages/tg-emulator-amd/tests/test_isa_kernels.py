@@ -125,7 +125,9 @@ def atomics64(run: Runner) -> None:
 
 def histogram(run: Runner) -> None:
     a = run.rng.integers(0, 256, 1024).astype("u1")
-    assert (run("histogram", (1024,), (256,), a, np.zeros(256, "i4"))[1] == np.bincount(a, minlength=256)).all()
+    assert (
+        run("histogram", (1024,), (256,), a, np.zeros(256, "i4"))[1] == np.bincount(a, minlength=256)
+    ).all()
 
 
 def collatz(run: Runner) -> None:
@@ -146,7 +148,9 @@ def calls(run: Runner) -> None:
 
 def scratch(run: Runner) -> None:
     got = run("scratch", (1024,), (128,), run.small, np.zeros(1024, "i4"))[1]
-    assert got.tolist() == [sum((int(x) + ((int(x) * k) & 15) ** 2) * k for k in range(16)) for x in run.small]
+    assert got.tolist() == [
+        sum((int(x) + ((int(x) * k) & 15) ** 2) * k for k in range(16)) for x in run.small
+    ]
 
 
 def choose(run: Runner) -> None:
@@ -159,14 +163,23 @@ def lanes(run: Runner) -> None:
     lane = np.arange(run.lanes)
     v = run.small.reshape(-1, run.lanes)
     shifted = np.where(lane & 15 >= 1, v[:, np.maximum(lane - 1, 0)], 0)
-    want = v[:, :1] + 3 * v[:, lane ^ 5] + 5 * v[:, lane ^ 1] + 7 * shifted + 11 * np.minimum(lane, 32) + 13 * v[:, 7:8]
+    want = (
+        v[:, :1]
+        + 3 * v[:, lane ^ 5]
+        + 5 * v[:, lane ^ 1]
+        + 7 * shifted
+        + 11 * np.minimum(lane, 32)
+        + 13 * v[:, 7:8]
+    )
     assert (run("lanes", (1024,), (run.lanes,), run.small, np.zeros(1024, "i4"))[1] == want.ravel()).all()
 
 
 def bytes_(run: Runner) -> None:
     a = run.rng.integers(0, 256, 1024).astype("u1")
     _, c, d = run("bytes", (1024,), (128,), a, np.zeros(1024, "u2"), np.zeros(1024, "i1"))
-    assert (c == (a.astype("u2") * 3).reshape(-1, 128)[:, ::-1].ravel()).all() and (d == (a >> 1).astype("i1") - 5).all()
+    assert (c == (a.astype("u2") * 3).reshape(-1, 128)[:, ::-1].ravel()).all() and (
+        d == (a >> 1).astype("i1") - 5
+    ).all()
 
 
 def vectors(run: Runner) -> None:
@@ -182,7 +195,9 @@ def pointers(run: Runner) -> None:
 
 def places(run: Runner) -> None:
     z, y, x = np.mgrid[0:4, 0:8, 0:16]
-    assert (run("places", (16, 8, 4), (4, 4, 2), np.zeros(512, "i4"))[0] == (x + 100 * y + 10000 * z).ravel()).all()
+    assert (
+        run("places", (16, 8, 4), (4, 4, 2), np.zeros(512, "i4"))[0] == (x + 100 * y + 10000 * z).ravel()
+    ).all()
 
 
 def tail(run: Runner) -> None:
@@ -195,10 +210,17 @@ KERNELS: tuple[Callable[[Runner], None], ...] = (
     reduce, transpose, scan, atomics, atomics64, histogram, collatz, calls, scratch, choose, lanes, bytes_, vectors,
     pointers, places, tail,
 )  # fmt: skip
-BUILDS = [(t, o) for t in TARGETS for o in ((), ("-O0",), ("-mwavefrontsize64",)) if not (t[3] == "9" and "wave" in str(o))]
+BUILDS = [
+    (t, o)
+    for t in TARGETS
+    for o in ((), ("-O0",), ("-mwavefrontsize64",))
+    if not (t[3] == "9" and "wave" in str(o))
+]
 
 
-@pytest.mark.parametrize(("target", "options"), BUILDS, ids=lambda x: x if isinstance(x, str) else "".join(x) or "-O2")
+@pytest.mark.parametrize(
+    ("target", "options"), BUILDS, ids=lambda x: x if isinstance(x, str) else "".join(x) or "-O2"
+)
 def test_kernels_by_clang_equal_numpy(target: str, options: tuple[str, ...]) -> None:
     print(f"TG_SEED={SEED}")
     run = Runner(target, options)

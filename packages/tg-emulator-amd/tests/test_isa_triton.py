@@ -12,7 +12,7 @@ from tg_emulator_amd.interface import Figures
 from tg_emulator_amd.isa import floats
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from triton_kernels import INT32, FLOAT32, compile_triton  # noqa: E402, I001
+from triton_kernels import INT32, FLOAT32, compile_triton  # noqa: I001
 
 SEED = int(os.environ.get("TG_SEED", "1"))
 CODES = {"e4m3": ("fp8", "*fp8e4nv"), "e5m2": ("bf8", "*fp8e5"), "e2m1": ("fp4", "*u8")}
@@ -22,15 +22,21 @@ def lanes(target: str) -> int:
     return 64 if target.startswith("gfx9") else 32
 
 
-def run(name: str, target: str, types: dict, constants: dict, blocks: tuple, *arguments: object) -> tuple[list, Figures]:
+def run(
+    name: str, target: str, types: dict, constants: dict, blocks: tuple, *arguments: object
+) -> tuple[list, Figures]:
     code = compile_triton(name, target, tuple(types.items()), tuple(constants.items()))
     items = 4 * lanes(target)
     grid = (blocks[0] * items, *blocks[1:])
     fixed = code.kernel(name).descriptor.group_segment_fixed_size
-    return launch(code, name, target, grid, (items,), *arguments, lds_bytes=0 if fixed else code.metadata["shared"])
+    return launch(
+        code, name, target, grid, (items,), *arguments, lds_bytes=0 if fixed else code.metadata["shared"]
+    )
 
 
-def operand(kind: str, target: str, shape: tuple, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
+def operand(
+    kind: str, target: str, shape: tuple, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, str]:
     """(what is uploaded, its value, Triton's type)."""
     x = rng.standard_normal(shape).astype("f4")
     if kind in ("fp8", "bf8"):
@@ -58,10 +64,11 @@ def test_gemm_by_triton_equals_numpy(target: str, kind: str) -> None:
     m, n, k = 128, 64, 64
     rng = np.random.default_rng(SEED)
     (a, left, text), (b, right, _) = operand(kind, target, (m, k), rng), operand(kind, target, (k, n), rng)
-    out, total = (("*i32", INT32) if kind == "i8" else ("*fp32", FLOAT32))
+    out, total = ("*i32", INT32) if kind == "i8" else ("*fp32", FLOAT32)
     types = {"a": text, "b": text, "c": out, "m": "i32", "n": "i32", "k": "i32"}
     constants = {"BM": 64, "BN": 64, "BK": 32, "ACC": total}
-    (_, _, c), figures = run("gemm", target, types, constants, (m // 64, n // 64), a, b, np.zeros((m, n), "i4" if kind == "i8" else "f4"), m, n, k)  # fmt: skip  # noqa: E501
+    zeros = np.zeros((m, n), "i4" if kind == "i8" else "f4")
+    (_, _, c), figures = run("gemm", target, types, constants, (m // 64, n // 64), a, b, zeros, m, n, k)
     # Sums of k products in f32: each addition may be off by half a unit in the last place.
     bound = 0 if kind == "i8" else k * 2.0**-24 * (np.abs(left) @ np.abs(right)).max()
     assert np.abs(c - left @ right).max() <= bound
@@ -93,14 +100,18 @@ def test_attention_by_triton_equals_numpy(target: str) -> None:
     q, k, v = np.random.default_rng(SEED).standard_normal((3, 128, 64)).astype("f2")
     types = {"q": "*fp16", "k": "*fp16", "v": "*fp16", "o": "*fp32", "n": "i32", "scale": "fp32"}
     constants = {"BM": 64, "BN": 32, "D": 64}
-    (*_, o), _ = run("attention", target, types, constants, (2,), q, k, v, np.zeros((128, 64), "f4"), 128, 0.125)
+    (*_, o), _ = run(
+        "attention", target, types, constants, (2,), q, k, v, np.zeros((128, 64), "f4"), 128, 0.125
+    )
     scores = q.astype("f8") @ k.astype("f8").T * 0.125
     weight = np.exp(scores - scores.max(1, keepdims=True))
     want = weight / weight.sum(1, keepdims=True) @ v.astype("f8")
     assert np.abs(o - want).max() < 2.0**-10  # the weights pass through f16
 
 
-@pytest.mark.parametrize(("fa", "fb"), [("e4m3", "e4m3"), ("e5m2", "e5m2"), ("e2m1", "e2m1"), ("e4m3", "e2m1"), ("e2m1", "e5m2")])
+@pytest.mark.parametrize(
+    ("fa", "fb"), [("e4m3", "e4m3"), ("e5m2", "e5m2"), ("e2m1", "e2m1"), ("e4m3", "e2m1"), ("e2m1", "e5m2")]
+)
 def test_scaled_gemm_by_triton_equals_numpy(fa: str, fb: str) -> None:
     m, n, k = 64, 64, 256
     rng = np.random.default_rng(SEED)
@@ -110,12 +121,25 @@ def test_scaled_gemm_by_triton_equals_numpy(fa: str, fb: str) -> None:
         return np.where(np.isfinite(floats.decode(c, CODES[name][0])), c, 0x20).astype("u1")
 
     a, b = codes(fa, (m, k)), codes(fb, (k, n))
-    sa, sb = rng.integers(124, 130, (m, k // 32)).astype("u1"), rng.integers(124, 130, (n, k // 32)).astype("u1")
+    sa, sb = (
+        rng.integers(124, 130, (m, k // 32)).astype("u1"),
+        rng.integers(124, 130, (n, k // 32)).astype("u1"),
+    )
     packed_a = a if fa != "e2m1" else a[:, ::2] | a[:, 1::2] << 4
     packed_b = b if fb != "e2m1" else b[::2] | b[1::2] << 4
     types = {"a": CODES[fa][1], "sa": "*u8", "b": CODES[fb][1], "sb": "*u8", "c": "*fp32"}
-    constants = {"M": m, "N": n, "K": k, "PA": a.size // packed_a.size, "PB": b.size // packed_b.size, "FA": fa, "FB": fb}
-    (*_, c), figures = run("scaled_gemm", "gfx950", types, constants, (1,), packed_a, sa, packed_b, sb, np.zeros((m, n), "f4"))
+    constants = {
+        "M": m,
+        "N": n,
+        "K": k,
+        "PA": a.size // packed_a.size,
+        "PB": b.size // packed_b.size,
+        "FA": fa,
+        "FB": fb,
+    }
+    (*_, c), figures = run(
+        "scaled_gemm", "gfx950", types, constants, (1,), packed_a, sa, packed_b, sb, np.zeros((m, n), "f4")
+    )
     left = floats.decode(a, CODES[fa][0]).astype("f8") * np.repeat(2.0 ** (sa.astype("f8") - 127), 32, 1)
     right = floats.decode(b, CODES[fb][0]).astype("f8") * np.repeat(2.0 ** (sb.astype("f8") - 127), 32, 1).T
     assert np.abs(c - left @ right).max() <= k * 2.0**-24 * (np.abs(left) @ np.abs(right)).max()

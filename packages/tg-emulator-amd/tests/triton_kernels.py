@@ -6,9 +6,10 @@ import functools
 
 import triton
 import triton.language as tl
-from tg_codegen.amdgpu.code_object import CodeObject, read_code_object
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from tg_codegen.amdgpu.code_object import CodeObject, read_code_object
 
 FLOAT32, INT32 = tl.float32, tl.int32
 
@@ -23,7 +24,9 @@ def gemm(a, b, c, m, n, k, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
         left = tl.load(a + rows[:, None] * k + (start + inner)[None, :])
         right = tl.load(b + (start + inner)[:, None] * n + columns[None, :])
         total = tl.dot(left, right, total, out_dtype=ACC, input_precision="ieee")
-    tl.store(c + rows[:, None] * n + columns[None, :], total, mask=(rows[:, None] < m) & (columns[None, :] < n))
+    tl.store(
+        c + rows[:, None] * n + columns[None, :], total, mask=(rows[:, None] < m) & (columns[None, :] < n)
+    )
 
 
 @triton.jit

@@ -38,8 +38,8 @@ def run_dispatch(
     lanes, sizes = dispatch.wave_size, dispatch.workgroup
     items = sizes[0] * sizes[1] * sizes[2]
     if not 0 < items <= 1024 or lanes not in profile.wave_sizes:
-        raise EmulatorError(f"{dispatch.kernel_name}: got workgroup {sizes} and waves of {lanes}, want 1 to 1024 work-items "
-                            f"and waves of {profile.wave_sizes}")  # fmt: skip
+        raise EmulatorError(f"{dispatch.kernel_name}: got workgroup {sizes} and waves of {lanes}, want 1 to 1024 "
+                            f"work-items and waves of {profile.wave_sizes}")  # fmt: skip
     waves_per_group = -(-items // lanes)
     vgprs, accumulators = _vector_registers(dispatch, generation)
     _occupancy(figures, dispatch, profile, vgprs, waves_per_group)
@@ -52,7 +52,9 @@ def run_dispatch(
     with np.errstate(all="ignore"):
         for first in range(0, total, batch):
             number = np.arange(first, min(first + batch, total))
-            waves, initial, exists = _launch(dispatch, generation, number, counts, waves_per_group, vgprs, accumulators)
+            waves, initial, exists = _launch(
+                dispatch, generation, number, counts, waves_per_group, vgprs, accumulators
+            )
             apertures = (dispatch.shared_aperture, dispatch.private_aperture)
             waves.spaces = Spaces(memory, len(number), dispatch.lds_bytes, apertures, monitor)
             monitor.begin(waves, exists, initial, len(number), first)
@@ -68,7 +70,9 @@ def _vector_registers(dispatch: Dispatch, generation: str) -> tuple[int, int]:
     return (blocks + 1) * {32: 8, 64: 4}[dispatch.wave_size], 0
 
 
-def _occupancy(figures: Figures, dispatch: Dispatch, profile: Profile, vgprs: int, waves_per_group: int) -> None:
+def _occupancy(
+    figures: Figures, dispatch: Dispatch, profile: Profile, vgprs: int, waves_per_group: int
+) -> None:
     """How many waves a SIMD holds, and what limits that."""
     lanes = 2 if dispatch.wave_size == 64 and profile.family != 9 else 1
     compute_units = 2 if profile.family != 9 and dispatch.rsrc1 >> 29 & 1 else 1  # a pair shares its LDS
@@ -82,7 +86,13 @@ def _occupancy(figures: Figures, dispatch: Dispatch, profile: Profile, vgprs: in
 
 
 def _launch(
-    dispatch: Dispatch, generation: str, groups: np.ndarray, counts: tuple, waves_per_group: int, vgprs: int, accumulators: int
+    dispatch: Dispatch,
+    generation: str,
+    groups: np.ndarray,
+    counts: tuple,
+    waves_per_group: int,
+    vgprs: int,
+    accumulators: int,
 ) -> tuple[Waves, set[int], np.ndarray]:
     """The waves of some workgroups as the hardware starts them; which registers are set; which lanes exist.
 

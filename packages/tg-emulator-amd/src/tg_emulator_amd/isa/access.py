@@ -91,7 +91,9 @@ def compile_scalar_memory(inst: Instruction, ops: Operands) -> Run | None:
             records = g.sgpr(base + 2).astype(U64) * np.maximum(stride, 1)
             inside = step + U64(min(datum.size, 4)) <= records
         at = Lanes(_members(g)[inside], np.zeros(inside.sum(), np.int64), None)
-        for part in spaces.parts(g, "global", at, address[inside], datum.size, READ if what == "load" else WRITE):
+        for part in spaces.parts(
+            g, "global", at, address[inside], datum.size, READ if what == "load" else WRITE
+        ):
             if what == "store":
                 words = [g.sgpr(first + k)[inside] for k in range(datum.size // 4)]
                 scatter(part.backing, part.offsets, words, datum.size)
@@ -117,8 +119,10 @@ def _flat_address(inst: Instruction, ops: Operands, kind: str, generation: str) 
     fixed = field(inst, "offset")
     offset = _signed(fixed, bits) if kind != "flat" or generation == "gfx12" else fixed
     step = U64(offset & 0xFFFFFFFFFFFFFFFF)
-    vector = ops.source(slots["vaddr"], "u64" if slots["vaddr"].kind.dwords == 2 else "u32") if "vaddr" in slots else None  # fmt: skip
-    scalar = ops.source(slots["saddr"], "u64" if slots["saddr"].kind.dwords == 2 else "u32") if "saddr" in slots else None  # fmt: skip
+    vector, scalar = (
+        ops.source(slots[name], "u64" if slots[name].kind.dwords == 2 else "u32") if name in slots else None
+        for name in ("vaddr", "saddr")
+    )
 
     def address(g: Group) -> tuple[np.ndarray, None]:
         value = np.full((g.n, 1), step, U64)
@@ -195,7 +199,9 @@ def compile_memory(inst: Instruction, ops: Operands, generation: str) -> Run | N
     if what == "store":
         return _store(address, kind, datum, _index(inst, ops, data))
     returns = "r" in row.flags
-    return _atomic(address, kind, atomic, _index(inst, ops, data), _index(inst, ops, target) if returns else None)
+    return _atomic(
+        address, kind, atomic, _index(inst, ops, data), _index(inst, ops, target) if returns else None
+    )
 
 
 def _index(inst: Instruction, ops: Operands, slot: Slot) -> int:
@@ -204,7 +210,11 @@ def _index(inst: Instruction, ops: Operands, slot: Slot) -> int:
 
 def _lds_offset(inst: Instruction) -> int:
     bits = inst.row.format.fields["offset"].values.bit_length()
-    return _signed(field(inst, "offset"), bits) if inst.row.mnemonic.startswith("global") else field(inst, "offset")
+    return (
+        _signed(field(inst, "offset"), bits)
+        if inst.row.mnemonic.startswith("global")
+        else field(inst, "offset")
+    )
 
 
 def _place(g: Group, address: Address) -> tuple[Lanes, np.ndarray]:
@@ -255,7 +265,9 @@ def _store(address: Address, kind: str, datum: Datum, source: int) -> Run:
                 low = U32((1 << 8 * min(datum.size, 4)) - 1)
                 # Writing what stands there already harms nobody.
                 changed, lost = ((np.stack(x) != np.stack(mine) & low).any(axis=0) for x in (before, after))
-                g.waves.spaces.monitor.write_race(g, part, at, part.doubts[0] & changed | part.doubts[1] & lost)
+                g.waves.spaces.monitor.write_race(
+                    g, part, at, part.doubts[0] & changed | part.doubts[1] & lost
+                )
 
     return run
 
@@ -280,7 +292,11 @@ def _atomic_of(text: str) -> tuple[str, np.dtype] | None:
     """`add_u32`, `smin_x2`, `cmpswap_b64`, `pk_add_f16` -> (operation, type)."""
     if text in ("pk_add_f16", "pk_add_bf16"):
         return text, np.dtype(U32)
-    match = re.fullmatch(r"(s|u)?(min|max)(_x2)?|(\w+?)(_x2)?", text) if "_x2" in text or "_" not in text else None
+    match = (
+        re.fullmatch(r"(s|u)?(min|max)(_x2)?|(\w+?)(_x2)?", text)
+        if "_x2" in text or "_" not in text
+        else None
+    )
     if match and (match[2] or "_" not in (match[4] or "_")):
         wide = bool(match[3] or match[5])
         kind = {"s": "i", "u": "u", None: "u"}[match[1]] if match[2] else "u"
@@ -304,7 +320,9 @@ def _words(value: np.ndarray) -> list[np.ndarray]:
     return [bits.astype(U32), (bits >> U64(32)).astype(U32)]
 
 
-def _atomic(address: Address, kind: str, atomic: tuple, source: int, target: int | None, second: int = -1) -> Run:
+def _atomic(
+    address: Address, kind: str, atomic: tuple, source: int, target: int | None, second: int = -1
+) -> Run:
     """`second` is the register of the value compared with or stored under a mask; by default behind the data."""
     name, dtype = _ALIAS.get(atomic[0], atomic[0]), atomic[1]
     count = dtype.itemsize // 4
@@ -319,7 +337,9 @@ def _atomic(address: Address, kind: str, atomic: tuple, source: int, target: int
         other = None if binary else _typed([at.take(g.vgpr(second + k)) for k in range(count)], dtype)
         for part in g.waves.spaces.parts(g, kind, at, where, dtype.itemsize, ATOMIC):
             w = part.where
-            old = apply_atomic(part.backing, part.offsets, dtype, name, data[w], None if other is None else other[w])
+            old = apply_atomic(
+                part.backing, part.offsets, dtype, name, data[w], None if other is None else other[w]
+            )
             if target is not None:
                 for k, word in enumerate(_words(old)):
                     at.put(g, target + k, word, w)
@@ -328,6 +348,11 @@ def _atomic(address: Address, kind: str, atomic: tuple, source: int, target: int
 
 
 # -- LDS --------------------------------------------------------------------------------------------------------------
+
+
+_PAIRS = re.compile(
+    r"(?:read2|write2|load_2addr|store_2addr|wrxchg2|storexchg_2addr)(st64|_stride64)?(_rtn)?_b(32|64)"
+)
 
 
 def _lds_address(inst: Instruction, ops: Operands, offset: int) -> Address:
@@ -341,14 +366,17 @@ def _compile_lds(inst: Instruction, ops: Operands, rest: str, generation: str) -
     slots = {s.name: s for s in inst.row.operands}
     index = {name: _index(inst, ops, slot) for name, slot in slots.items() if name != "gds"}
     offset = field(inst, "offset")
-    if match := re.fullmatch(r"(?:read2|write2|load_2addr|store_2addr|wrxchg2|storexchg_2addr)(st64|_stride64)?(_rtn)?_b(32|64)", rest):  # fmt: skip
+    if match := _PAIRS.fullmatch(rest):
         size = int(match[3]) // 8
         step = size * (64 if match[1] else 1)
         places = [_lds_address(inst, ops, field(inst, f"offset{k}") * step) for k in (0, 1)]
         datum, words = Datum(size), size // 4
         if rest.startswith(("wrxchg", "storexchg")):
             kind = ("swap", np.dtype(U32 if size == 4 else U64))
-            runs = [_atomic(p, "lds", kind, index[f"data{k}"], index["vdst"] + k * words) for k, p in enumerate(places)]
+            runs = [
+                _atomic(p, "lds", kind, index[f"data{k}"], index["vdst"] + k * words)
+                for k, p in enumerate(places)
+            ]
         elif "vdst" in index:
             runs = [_load(p, "lds", datum, index["vdst"] + k * words, False) for k, p in enumerate(places)]
         else:
@@ -387,7 +415,9 @@ def _transposed(address: Address, target: int, size: int, bits: int) -> Run:
     def run(g: Group) -> None:
         at, where = _place(g, address)
         if at.mask is not None:
-            raise g.waves.spaces.monitor.error(g, "exec", "a transposing load needs all lanes", "CDNA4 ISA manual, 11.4")
+            raise g.waves.spaces.monitor.error(
+                g, "exec", "a transposing load needs all lanes", "CDNA4 ISA manual, 11.4"
+            )
         for part in g.waves.spaces.parts(g, "lds", at, where, size, READ):
             words = np.stack(gather(part.backing, part.offsets, size), axis=-1)
             elements = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")

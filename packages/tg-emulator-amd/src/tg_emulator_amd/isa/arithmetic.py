@@ -79,7 +79,9 @@ def _facts(inst: Instruction, target: str) -> Facts:
         byte = field(inst, "byte_sel")
     else:
         byte = (
-            field(inst, "sel2") | field(inst, "seld") << 1 if "_sr_" in inst.row.mnemonic and has(inst, "op_sel") else 0
+            field(inst, "sel2") | field(inst, "seld") << 1
+            if "_sr_" in inst.row.mnemonic and has(inst, "op_sel")
+            else 0
         )
     signs = (field(inst, "neg0"), field(inst, "neg1")) if has(inst, "neg_lo") else (0, 0)
     return Facts(names["fp8"], names["bf8"], byte, field(inst, "bitop3"), signs)
@@ -201,7 +203,9 @@ def _step(
         return lambda g: None, lambda g, x: None
     results, sources = _split(slots)
     if meaning.results == ("pair",):
-        return _pair(results[0], [ops.source(s, t) for s, t in zip(sources, meaning.sources, strict=True)], ops)
+        return _pair(
+            results[0], [ops.source(s, t) for s, t in zip(sources, meaning.sources, strict=True)], ops
+        )
     kinds = meaning.sources
     if len(sources) < len(kinds):
         assert kinds[-1] == "m" and len(sources) == len(kinds) - 1, f"{row.name}: sources do not fit its row"
@@ -209,7 +213,9 @@ def _step(
     else:
         reads = [ops.source(s, t) for s, t in zip(sources, kinds, strict=True)]
     if has(inst, "clamp") and field(inst, "clamp") and meaning.results[0][-3] in "iu":
-        reads = [_widened(r) if t[-3] in "iu" and len(t) >= 3 else r for r, t in zip(reads, kinds, strict=True)]
+        reads = [
+            _widened(r) if t[-3] in "iu" and len(t) >= 3 else r for r, t in zip(reads, kinds, strict=True)
+        ]
     writes = [ops.result(s, t) for s, t in zip(results, meaning.results, strict=False)]
     old = ops.source(results[0], meaning.results[0]) if meaning.old else None
     facts, function = _facts(inst, target), meaning.function
@@ -256,7 +262,11 @@ def _widened(read: Callable) -> Callable:
 
     def widened(g: Group) -> object:
         value = read(g)
-        return tuple(part.astype(np.int64) for part in value) if isinstance(value, tuple) else value.astype(np.int64)
+        return (
+            tuple(part.astype(np.int64) for part in value)
+            if isinstance(value, tuple)
+            else value.astype(np.int64)
+        )
 
     return widened
 

@@ -25,9 +25,9 @@ Run = Callable[[Group], None]
 _MODE = 1
 _CYCLES = {"gfx940": (), "gfx11": (29,), "gfx12": (29, 30)}
 _IDLE = {
-    "nop", "clause", "delay_alu", "setprio", "sleep", "sleep_var", "set_inst_prefetch_distance", "waitcnt_depctr", "wait_alu",
-    "sethalt", "setkill", "icache_inv", "incperflevel", "decperflevel", "ttracedata", "ttracedata_imm", "wakeup", "version",
-    "wait_event", "sendmsg", "code_end",
+    "nop", "clause", "delay_alu", "setprio", "sleep", "sleep_var", "set_inst_prefetch_distance", "waitcnt_depctr",
+    "wait_alu", "sethalt", "setkill", "icache_inv", "incperflevel", "decperflevel", "ttracedata", "ttracedata_imm",
+    "wakeup", "version", "wait_event", "sendmsg", "code_end",
 }  # fmt: skip
 # Counter names of the dedicated waits -> counters of monitor.py.
 _WAITS = {
@@ -59,7 +59,7 @@ def compile_control(inst: Instruction, ops: Operands, generation: str) -> Run | 
     name = inst.row.mnemonic.removeprefix("s_")
     if name in _IDLE:
         return lambda g: None
-    if name.startswith("waitcnt") or name.startswith("wait_"):
+    if name.startswith(("waitcnt", "wait_")):
         return _wait(inst, name, generation)
     if match := re.fullmatch(r"cbranch_(scc0|scc1|vccz|vccnz|execz|execnz)", name):
         return _conditional(_CONDITIONS[match[1]], _relative(inst))
@@ -73,11 +73,15 @@ def compile_control(inst: Instruction, ops: Operands, generation: str) -> Run | 
 def _wait(inst: Instruction, name: str, generation: str) -> Run | None:
     simm = field(inst, "simm16")
     if name == "waitcnt":
-        counts = {k.removesuffix("cnt"): n for k, n in unpack_waits(generation, simm).items() if k != "expcnt"}
+        counts = {
+            k.removesuffix("cnt"): n for k, n in unpack_waits(generation, simm).items() if k != "expcnt"
+        }
         limits = {k.removesuffix("cnt"): n for k, n in unpack_waits(generation, 0xFFFF).items()}
         counts = {k: n for k, n in counts.items() if n != limits[k]}
     elif name == "wait_idle":
-        counts = dict.fromkeys(("load", "store", "ds", "km") if generation == "gfx12" else ("vm", "lgkm", "vs"), 0)
+        counts = dict.fromkeys(
+            ("load", "store", "ds", "km") if generation == "gfx12" else ("vm", "lgkm", "vs"), 0
+        )
     elif name in _WAITS:
         names = _WAITS[name]
         parts = (simm,) if len(names) < 2 else (simm >> 8 & 63, simm & 63)

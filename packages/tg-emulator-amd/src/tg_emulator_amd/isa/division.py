@@ -14,8 +14,21 @@ import numpy as np
 
 from . import floats
 
-__all__ = ["div_fixup", "div_fmas", "div_scale", "dot2", "dot4_float", "float_med3", "lerp", "nonzero", "over", "revolve",
-           "sat_pk", "scale", "trig_preop"]  # fmt: skip
+__all__ = [
+    "div_fixup",
+    "div_fmas",
+    "div_scale",
+    "dot2",
+    "dot4_float",
+    "float_med3",
+    "lerp",
+    "nonzero",
+    "over",
+    "revolve",
+    "sat_pk",
+    "scale",
+    "trig_preop",
+]
 
 F32, F64 = np.float32, np.float64
 _LIMITS = {np.dtype(F32): (64, 96, 23 - 126, 126), np.dtype(F64): (128, 768, 53 - 1022, 1022)}

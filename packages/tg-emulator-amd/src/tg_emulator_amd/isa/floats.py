@@ -13,8 +13,28 @@ from functools import cache
 
 import numpy as np
 
-__all__ = ["FNUZ", "OCP", "SMALL", "add", "bf16_bits", "bf16_value", "canonical", "decode", "encode", "flush",
-           "fma", "fmax", "fmin", "maximum", "minimum", "mul", "narrow", "round_fraction", "stochastic", "to_int"]  # fmt: skip
+__all__ = [
+    "FNUZ",
+    "OCP",
+    "SMALL",
+    "add",
+    "bf16_bits",
+    "bf16_value",
+    "canonical",
+    "decode",
+    "encode",
+    "flush",
+    "fma",
+    "fmax",
+    "fmin",
+    "maximum",
+    "minimum",
+    "mul",
+    "narrow",
+    "round_fraction",
+    "stochastic",
+    "to_int",
+]
 
 F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 _SMALLEST = {F16: F16.type(2**-14), F32: F32.type(2.0**-126), F64: F64.type(2.0**-1022)}
@@ -136,7 +156,11 @@ def round_fraction(exact: Fraction, dtype: np.dtype, mode: int) -> float:
     ulp = Fraction(2) ** (max(exponent, int(info.minexp)) - int(info.nmant))
     steps, rest = divmod(size, ulp)
     half = ulp / 2
-    if {NEAREST: rest > half or (rest == half and steps % 2), UP: rest and not negative, DOWN: rest and negative}.get(mode):
+    if {
+        NEAREST: rest > half or (rest == half and steps % 2),
+        UP: rest and not negative,
+        DOWN: rest and negative,
+    }.get(mode):
         steps += 1
     value = steps * ulp
     if value > Fraction(float(info.max)):

@@ -27,6 +27,7 @@ __all__ = ["Hazards", "History", "hazards_of"]
 
 _FURTHEST, _NEAR = 21, 6
 _RARE = {"shifted", "trans", "wide store", "matrix"}  # first instructions that few programs have
+_SOURCE = "ISA manual, manually inserted wait states; LLVM, GCNHazardRecognizer"
 _EMPTY: frozenset[int] = frozenset()
 
 
@@ -72,14 +73,14 @@ _CDNA = (
     Rule("salu", "m0", "m0 user", "m0_in", _fixed(1), "SALU writes M0 before its use"),
     Rule("plain", "vectors", "matrix", "vectors_in", _fixed(2), "VALU writes a VGPR that a matrix instruction reads"),
     Rule("xdl", "vectors", "matrix", "ab", _xdl, "a matrix result is A or B of another"),
-    Rule("xdl", "vectors", "matrix", "c_other", lambda p, new: p + 1 + (new and p != 2), "a matrix result overlaps another's C"),
+    Rule("xdl", "vectors", "matrix", "c_other", lambda p, new: p + 1 + (new and p != 2), "a result overlaps a C"),
     Rule("xdl", "vectors", "not matrix", "vectors_all", _xdl, "a matrix result is used"),
     Rule("sgemm", "vectors", "matrix", "ab", lambda p, new: p + 2, "a matrix result is A or B of another"),
     Rule("sgemm", "vectors", "matrix", "c_other", lambda p, new: p, "a matrix result overlaps another's C"),
     Rule("sgemm", "vectors", "not matrix", "vectors_all", lambda p, new: p + 2, "a matrix result is used"),
-    Rule("dgemm", "vectors", "matrix", "ab", lambda p, new: 6 if p == 4 else p + 3, "a matrix result is A or B of another"),
+    Rule("dgemm", "vectors", "matrix", "ab", lambda p, new: 6 if p == 4 else p + 3, "a matrix result is A or B"),
     Rule("dgemm", "vectors", "valu", "vectors_all", lambda p, new: 6 if p == 4 else p + 3, "a matrix result is used"),
-    Rule("dgemm", "vectors", "memory", "vectors_in", lambda p, new: 9 if p == 4 else p + 10, "a matrix result is stored"),
+    Rule("dgemm", "vectors", "memory", "vectors_in", lambda p, new: 9 if p == 4 else p + 10, "a result is stored"),
     Rule("matrix", "c", "plain", "vectors", lambda p, new: p - 1, "VALU overwrites C of a matrix instruction"),
 )  # fmt: skip
 _WMMA = Rule("matrix", "vectors", "matrix", "ab", _fixed(1), "a matrix result is A or B of the next")
@@ -98,10 +99,20 @@ def hazards_of(op: Op, ops: Operands) -> Hazards:
         sets |= {"scalars": scalar_out, "vcc": scalar_out & {VCC, VCC + 1}}
         sets["exec"] = frozenset({EXEC}) if "EXEC" in row.writes else _EMPTY
         kinds |= {"trans"} if "q" in row.flags else {"plain"}
-        if "_SDWA" in format_name and field(inst, "dst_sel", 6) != 6 or has(inst, "op_sel") and field(inst, "seld") and format_name[:5] != "VOP3P":  # fmt: skip  # noqa: E501
+        selects = has(inst, "op_sel") and field(inst, "seld") and format_name[:5] != "VOP3P"
+        if selects or ("_SDWA" in format_name and field(inst, "dst_sel", 6) != 6):
             kinds.add("shifted")
-        masks = {s for s in row.operands if isinstance(s, RegisterSlot) and s.kind.bits == ops.lanes and s.kind.type in ("", "sdwa") and s.kind.banks == "s"}  # fmt: skip  # noqa: E501
-        constants = (registers(inst, s, ops.accumulators) for s in row.operands if not s.writes and s not in masks)
+        masks = {
+            s
+            for s in row.operands
+            if isinstance(s, RegisterSlot)
+            and s.kind.bits == ops.lanes
+            and s.kind.type in ("", "sdwa")
+            and s.kind.banks == "s"
+        }
+        constants = (
+            registers(inst, s, ops.accumulators) for s in row.operands if not s.writes and s not in masks
+        )
         sets["constants"] = frozenset(r for words in constants for r in words if r < 128)
     if ops.dpp is not None:
         kinds.add("dpp")
@@ -110,7 +121,9 @@ def hazards_of(op: Op, ops: Operands) -> Hazards:
         kinds |= {"readlane"} if "read" in name else set()
         if len(row.operands) > 2:
             kinds.add("lane")
-            sets["select"] = frozenset(r for r in registers(inst, row.operands[2], ops.accumulators) if r < 128)
+            sets["select"] = frozenset(
+                r for r in registers(inst, row.operands[2], ops.accumulators) if r < 128
+            )
             sets["constants"] = _EMPTY
     if "div_fmas" in name:
         kinds.add("div_fmas")
@@ -118,21 +131,29 @@ def hazards_of(op: Op, ops: Operands) -> Hazards:
     if op.kind in ("vmem", "lds"):
         kinds.add("memory")
         sets["scalars_in"] = frozenset(r for r in op.reads if r < 128)
-        stored = [registers(inst, s, ops.accumulators) for s in row.operands if s.name in ("vdata", "data0") and not s.writes]
+        stored = [
+            registers(inst, s, ops.accumulators)
+            for s in row.operands
+            if s.name in ("vdata", "data0") and not s.writes
+        ]
         if op.kind == "vmem" and stored and len(stored[0]) > 2:
             kinds.add("wide store")
             sets["data"] = frozenset(stored[0])
     m0 = 124 if ops.generation == "gfx940" else 125
     if op.kind == "salu":
         sets["m0"] = scalar_out & {m0}
-    if m0 in op.needs and op.kind in ("vmem", "lds") or "movrel" in name or name.startswith("s_sendmsg"):
+    if (m0 in op.needs and op.kind in ("vmem", "lds")) or "movrel" in name or name.startswith("s_sendmsg"):
         kinds.add("m0 user")
         sets["m0_in"] = frozenset({m0})
     if matrix:
-        kinds.add("dgemm" if "f64" in name else "sgemm" if name.endswith("_f32") and "xf32" not in name else "xdl")
+        kinds.add(
+            "dgemm" if "f64" in name else "sgemm" if name.endswith("_f32") and "xf32" not in name else "xdl"
+        )
         slots = {s.name: frozenset(registers(inst, s, ops.accumulators)) for s in row.operands}
         c = slots.get("src2", _EMPTY) if "smfmac" not in name and "swmmac" not in name else vector_out
-        index = slots.get("idx", slots.get("src2", _EMPTY)) if "mmac" in name and "mfma" not in name else _EMPTY
+        index = (
+            slots.get("idx", slots.get("src2", _EMPTY)) if "mmac" in name and "mfma" not in name else _EMPTY
+        )
         scales = slots.get("scale_src0", _EMPTY) | slots.get("scale_src1", _EMPTY)
         sets["ab"] = slots["src0"] | slots["src1"] | (index if "mmac" in name else _EMPTY) | scales
         sets["c"] = sets["c_other"] = c
@@ -188,8 +209,12 @@ class History:
                 met = earlier.sets.get(rule.writes, _EMPTY) & sets[rule.uses]
                 if not met or between >= (need := rule.states(earlier.passes, gfx950)):
                     continue
-                if rule.uses == "c_other" and earlier.sets["vectors"] == sets["c"] and earlier.passes == op.passes:
+                if (
+                    rule.uses == "c_other"
+                    and earlier.sets["vectors"] == sets["c"]
+                    and earlier.passes == op.passes
+                ):
                     continue  # accumulation goes on without waiting
-                raise monitor.error(g, "missing wait states", f"{rule.text}: {between} wait states after `{first.inst}`, "
-                                    f"want {need}", "ISA manual, manually inserted wait states; LLVM, GCNHazardRecognizer",
+                raise monitor.error(g, "missing wait states", f"{rule.text}: {between} wait states after "
+                                    f"`{first.inst}`, want {need}", _SOURCE,
                                     monitor.first(g))  # fmt: skip

@@ -4,9 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["add_carry", "align", "bfe", "brev", "byte", "carry_sub", "clamped", "cls", "clz", "ctz", "dot",
-           "halves", "insert", "join", "low_bits", "majority", "med3", "mul_hi", "ones_below", "perm", "popcount", "quad_mask",
-           "replicate", "sad", "sext", "shl", "shr", "signed24", "wide_mad", "whole_quad"]  # fmt: skip
+__all__ = [
+    "add_carry",
+    "align",
+    "bfe",
+    "brev",
+    "byte",
+    "carry_sub",
+    "clamped",
+    "cls",
+    "clz",
+    "ctz",
+    "dot",
+    "halves",
+    "insert",
+    "join",
+    "low_bits",
+    "majority",
+    "med3",
+    "mul_hi",
+    "ones_below",
+    "perm",
+    "popcount",
+    "quad_mask",
+    "replicate",
+    "sad",
+    "sext",
+    "shl",
+    "shr",
+    "signed24",
+    "whole_quad",
+    "wide_mad",
+]  # fmt: skip
 
 U8, U16, U32, U64 = np.uint8, np.uint16, np.uint32, np.uint64
 
@@ -77,7 +106,9 @@ def cls(x: np.ndarray) -> np.ndarray:
 
 def brev(x: np.ndarray) -> np.ndarray:
     octets = np.ascontiguousarray(x).view(U8)
-    table = np.packbits(np.unpackbits(np.arange(256, dtype=U8)[:, None], axis=1, bitorder="little"), axis=1)[:, 0]
+    table = np.packbits(np.unpackbits(np.arange(256, dtype=U8)[:, None], axis=1, bitorder="little"), axis=1)[
+        :, 0
+    ]
     flipped = table[octets].reshape(*np.shape(x), x.itemsize)[..., ::-1]
     return np.ascontiguousarray(flipped).view(x.dtype).reshape(np.shape(x))
 

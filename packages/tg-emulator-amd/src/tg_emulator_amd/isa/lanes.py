@@ -60,7 +60,7 @@ def _write_lane(inst: Instruction, ops: Operands) -> Run:
 
 
 def _permlane(inst: Instruction, ops: Operands) -> Run:
-    """Any permutation within rows of 16, the same for all rows or (var) by each lane's own number; x: the other row's."""
+    """Any permutation within rows of 16, by a pattern or (var) each lane's own number; x: the other row's."""
     name, target, source = inst.row.mnemonic, _index(inst, ops, 0), _index(inst, ops, 1)
     cross, variable = "permlanex" in name, "var" in name
     selects = [ops.word(slot) for slot in inst.row.operands[2:]]
@@ -128,7 +128,9 @@ def _indexed(inst: Instruction, ops: Operands) -> Run:
         waves = g.waves
         members = np.arange(waves.count) if g.all else g.w
         for step in np.unique(waves.s[waves.m0][members]):
-            low, high = (int(step) & 0x3FF, int(step) >> 16 & 0x3FF) if "_2_" in name else (int(step), int(step))
+            low, high = (
+                (int(step) & 0x3FF, int(step) >> 16 & 0x3FF) if "_2_" in name else (int(step), int(step))
+            )
             chosen = (waves.s[waves.m0][g.w] == step)[:, None] & g.mask
             x = waves.v[from_vgpr[0] - VGPR + low][g.w] if add_source else value(g)
             g.set_vgpr(target + (high if add_target else 0), x, chosen)
@@ -139,7 +141,9 @@ def _indexed(inst: Instruction, ops: Operands) -> Run:
 def _bpermute(inst: Instruction, ops: Operands) -> Run:
     """Every lane names the lane it reads from."""
     slots = {s.name: s for s in inst.row.operands}
-    target, address, data = (registers(inst, slots[n], ops.accumulators)[0] - VGPR for n in ("vdst", "addr", "data0"))
+    target, address, data = (
+        registers(inst, slots[n], ops.accumulators)[0] - VGPR for n in ("vdst", "addr", "data0")
+    )
     offset, inactive = U32(field(inst, "offset")), "_fi_" in inst.row.mnemonic
     within = 31 if ops.generation != "gfx940" else ops.lanes - 1
     half = np.arange(ops.lanes) & ~within
@@ -156,7 +160,9 @@ def _bpermute(inst: Instruction, ops: Operands) -> Run:
 def _permute(inst: Instruction, ops: Operands) -> Run:
     """Every lane names the lane it sends to; the highest wins."""
     slots = {s.name: s for s in inst.row.operands}
-    target, address, data = (registers(inst, slots[n], ops.accumulators)[0] - VGPR for n in ("vdst", "addr", "data0"))
+    target, address, data = (
+        registers(inst, slots[n], ops.accumulators)[0] - VGPR for n in ("vdst", "addr", "data0")
+    )
     offset = U32(field(inst, "offset"))
     within = 31 if ops.generation != "gfx940" else ops.lanes - 1
     half = np.arange(ops.lanes) & ~within

@@ -32,7 +32,15 @@ _BITS = {"f16": 16, "bf16": 16, "f32": 32, "xf32": 32, "f64": 64, "fp8": 8, "bf8
          "fp6": 6, "bf6": 6, "fp4": 4}  # fmt: skip
 _F8F6F4 = ("fp8", "bf8", "fp6", "bf6", "fp4")
 # Passes of four cycles by (M, inputs); the rest by M alone. Source: LLVM, SISchedule.td, MFMA.
-_PASSES = {(4, ""): 2, (16, ""): 4, (32, ""): 8, (16, "f32"): 8, (32, "f32"): 16, (16, "f64"): 8, (4, "f64"): 4}
+_PASSES = {
+    (4, ""): 2,
+    (16, ""): 4,
+    (32, ""): 8,
+    (16, "f32"): 8,
+    (32, "f32"): 16,
+    (16, "f64"): 8,
+    (4, "f64"): 4,
+}
 
 
 class Shape(NamedTuple):
@@ -85,7 +93,10 @@ def compile_matrix(inst: Instruction, ops: Operands, target: str) -> Run | None:
         formats = [_F8F6F4[field(inst, name)] for name in ("cbsz", "blgp")]
         shape = shape._replace(a=formats[0], b=formats[1])
     sparse = shape.kind in ("smfmac", "swmmac")
-    a, b = (_Source(inst, ops, slots[s], t, target, k) for k, (s, t) in enumerate((("src0", shape.a), ("src1", shape.b))))
+    a, b = (
+        _Source(inst, ops, slots[s], t, target, k)
+        for k, (s, t) in enumerate((("src0", shape.a), ("src1", shape.b)))
+    )
     place_a = _places(shape, shape.a, a.count * (2 if sparse else 1), shape.m, ops)
     place_b = _places(shape, shape.b, b.count, shape.n, ops)
     if place_a is None or place_b is None:
@@ -116,7 +127,9 @@ def compile_matrix(inst: Instruction, ops: Operands, target: str) -> Run | None:
 class _Source:
     """A or B: its registers as [wave, lane, element] of exact values."""
 
-    def __init__(self, inst: Instruction, ops: Operands, slot: RegisterSlot, kind: str, target: str, position: int):
+    def __init__(
+        self, inst: Instruction, ops: Operands, slot: RegisterSlot, kind: str, target: str, position: int
+    ):
         words = operand_words(inst, slot)
         first = registers(inst, slot, ops.accumulators)[0] - VGPR
         self.registers = range(first, first + words)
@@ -126,7 +139,9 @@ class _Source:
         flags = has(inst, "neg_lo")
         self.signed = kind[:2] == "i8" or bool(flags and field(inst, f"neg{position}"))
         # Floats: neg_lo negates the even elements, neg_hi the odd ones.
-        self.negated = [bool(flags and kind[0] != "i" and field(inst, f"{n}{position}")) for n in ("neg", "abs")]
+        self.negated = [
+            bool(flags and kind[0] != "i" and field(inst, f"{n}{position}")) for n in ("neg", "abs")
+        ]
         if kind == "f64" and field(inst, "blgp") >> position & 1:
             self.negated = [True, True]
 
@@ -161,7 +176,9 @@ def _decode(words: np.ndarray, kind: str, signed: bool) -> np.ndarray:
         return np.where(signed & (codes > 7), codes.astype(F64) - 16, codes)
     if kind in ("fp6", "bf6"):
         bits = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little").reshape(*shape, -1, 6)
-        return floats.decode((bits << np.arange(6, dtype=np.uint8)).sum(axis=-1, dtype=np.uint8), kind).astype(F64)
+        return floats.decode(
+            (bits << np.arange(6, dtype=np.uint8)).sum(axis=-1, dtype=np.uint8), kind
+        ).astype(F64)
     return floats.decode(words.view(np.uint8), kind).astype(F64)
 
 
@@ -248,13 +265,17 @@ def _permuted(inst: Instruction, shape: Shape) -> np.ndarray | None:
     """BLGP: which lanes B comes from."""
     blgp = field(inst, "blgp") if shape.kind == "mfma" and shape.b not in _F8F6F4 + ("f64",) else 0
     lane = np.arange(64)
-    return {0: None, 1: lane % 32, 2: lane % 32 + 32, 3: (lane + 16) % 64}.get(blgp, lane % 16 + 16 * (blgp - 4))
+    return {0: None, 1: lane % 32, 2: lane % 32 + 32, 3: (lane + 16) % 64}.get(
+        blgp, lane % 16 + 16 * (blgp - 4)
+    )
 
 
 class _Result:
     """C and D: [wave, lane, register] and where each stands in the matrix."""
 
-    def __init__(self, inst: Instruction, ops: Operands, target: RegisterSlot, source: RegisterSlot, shape: Shape):
+    def __init__(
+        self, inst: Instruction, ops: Operands, target: RegisterSlot, source: RegisterSlot, shape: Shape
+    ):
         self.shape, self.lanes, self.inst = shape, ops.lanes, inst
         self.first = registers(inst, target, ops.accumulators)[0] - VGPR
         number = source.number(inst.bits)

@@ -40,7 +40,9 @@ class Monitor:
         self.step = 0
         self.global_shadow: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def begin(self, waves: Waves, exists: np.ndarray, initial: set[int], groups: int, first_group: int) -> None:
+    def begin(
+        self, waves: Waves, exists: np.ndarray, initial: set[int], groups: int, first_group: int
+    ) -> None:
         self.waves, self.exists = waves, exists
         self.group_base = first_group
         count = waves.count
@@ -58,10 +60,17 @@ class Monitor:
         self.lds_unit, self.lds_written, self.lds_read = 4, None, None
         self.count = count
 
-    # -- errors ---------------------------------------------------------------------------------------------------
+    # -- errors ----------------------------------------------------------------------------------------------
 
     def error(
-        self, g: Group, rule: str, detail: str, source: str, wave: int = 0, lane: int | None = None, address: int | None = None
+        self,
+        g: Group,
+        rule: str,
+        detail: str,
+        source: str,
+        wave: int = 0,
+        lane: int | None = None,
+        address: int | None = None,
     ) -> ProgramError:
         x, y, z, number = (int(n) for n in self.waves.identity[wave])
         return ProgramError(
@@ -70,17 +79,23 @@ class Monitor:
         )  # fmt: skip
 
     def unsupported(self, g: Group, what: str) -> UnsupportedError:
-        return UnsupportedError(f"{self.dispatch.kernel_name}: {what} is not implemented; pc {g.pc:#x}, `{g.op.inst}`")
+        return UnsupportedError(
+            f"{self.dispatch.kernel_name}: {what} is not implemented; pc {g.pc:#x}, `{g.op.inst}`"
+        )
 
     def fault(
         self, g: Group, fault: MemoryFault, address: np.ndarray, size: int, wave: np.ndarray, lane: np.ndarray
     ) -> ProgramError:
         reached = (address <= fault.address) & (address + np.uint64(size) > fault.address)
         k = int(reached.argmax()) if reached.any() else 0
-        rule = "permission" if "read-only" in fault.reason or "permission" in fault.reason else "out of bounds"
+        rule = (
+            "permission" if "read-only" in fault.reason or "permission" in fault.reason else "out of bounds"
+        )
         return self.error(g, rule, str(fault), "page tables", int(wave[k]), int(lane[k]), int(address[k]))
 
-    def aligned(self, g: Group, address: np.ndarray, size: int, wave: np.ndarray, lane: np.ndarray | None, rule: str) -> None:
+    def aligned(
+        self, g: Group, address: np.ndarray, size: int, wave: np.ndarray, lane: np.ndarray | None, rule: str
+    ) -> None:
         wrong = (address & address.dtype.type(size - 1)) != 0
         if wrong.any():
             k = int(wrong.argmax())
@@ -89,16 +104,23 @@ class Monitor:
                              int(wave[k]), None if lane is None else int(lane[k]), where)  # fmt: skip
 
     def bounds(
-        self, g: Group, kind: str, address: np.ndarray, size: int, limit: int, wave: np.ndarray, lane: np.ndarray
+        self,
+        g: Group,
+        kind: str,
+        address: np.ndarray,
+        size: int,
+        limit: int,
+        wave: np.ndarray,
+        lane: np.ndarray,
     ) -> None:
         if not len(address) or (address.min() >= 0 and address.max() + size <= limit):
             return
         wrong = (address < 0) | (address + size > limit)
         k = int(wrong.argmax())
-        raise self.error(g, "out of bounds", f"{size} bytes at {kind} offset {int(address[k]):#x}, which has {limit} bytes",
+        raise self.error(g, "out of bounds", f"{size} bytes at offset {int(address[k]):#x} of {kind}, of {limit} bytes",
                          "ISA manual, LDS and scratch allocation", int(wave[k]), int(lane[k]), int(address[k]))  # fmt: skip
 
-    # -- registers --------------------------------------------------------------------------------------------------
+    # -- registers -------------------------------------------------------------------------------------------
 
     def before(self, g: Group, op: Op) -> None:
         """Registers of an instruction that are watched: loads under way, lanes never written."""
@@ -109,7 +131,7 @@ class Monitor:
                 late = tickets[g.w] > self.passed[counter][g.w]
                 if late.any():
                     wave = self._wave(g, late)
-                    raise self.error(g, "missing wait", f"{_name(r)} is used while a load of it is under way ({counter}cnt)",
+                    raise self.error(g, "missing wait", f"{_name(r)} is used before its load is there ({counter}cnt)",
                                      "ISA manual, data dependency resolution", wave)  # fmt: skip
         if op.copies:
             return
@@ -168,7 +190,7 @@ class Monitor:
             return False
         return known[g.w]
 
-    # -- waits --------------------------------------------------------------------------------------------------------
+    # -- waits -----------------------------------------------------------------------------------------------
 
     def issue(self, g: Group, op: Op) -> None:
         """A memory operation starts."""
@@ -213,14 +235,21 @@ class Monitor:
                 if r not in self.uninitialised:
                     self.watch.discard(r)
 
-    # -- races ----------------------------------------------------------------------------------------------------------
+    # -- races -----------------------------------------------------------------------------------------------
 
     def fence(self, g: Group) -> None:
         """Caches are invalidated: what other workgroups wrote before may be read."""
         self.acquired[self.waves.workgroup[g.w]] = self.step
 
     def lds_access(
-        self, g: Group, access: str, wave: np.ndarray, lane: np.ndarray, offsets: np.ndarray, size: int, lds: np.ndarray
+        self,
+        g: Group,
+        access: str,
+        wave: np.ndarray,
+        lane: np.ndarray,
+        offsets: np.ndarray,
+        size: int,
+        lds: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray] | None:
         if not len(offsets):
             return None
@@ -272,8 +301,16 @@ class Monitor:
                              "write meets another's write", "no barrier lies between them")  # fmt: skip
 
     def _race(
-        self, g: Group, wave: np.ndarray, lane: np.ndarray, offsets: np.ndarray, wrong: np.ndarray, rule: str, detail: str, source: str
-    ) -> ProgramError:  # fmt: skip
+        self,
+        g: Group,
+        wave: np.ndarray,
+        lane: np.ndarray,
+        offsets: np.ndarray,
+        wrong: np.ndarray,
+        rule: str,
+        detail: str,
+        source: str,
+    ) -> ProgramError:
         k = int(wrong.argmax())
         where = int(offsets[k])
         if "LDS" in rule:
@@ -286,10 +323,15 @@ class Monitor:
             size = len(self.waves.spaces.memory.backing)
             if unit == 1 and size > _TRACKED_BYTES:
                 return None
-            self.global_shadow[unit] = (np.zeros(size // unit + 4, np.int64), np.zeros(size // unit + 4, np.int64))
+            self.global_shadow[unit] = (
+                np.zeros(size // unit + 4, np.int64),
+                np.zeros(size // unit + 4, np.int64),
+            )
         return self.global_shadow[unit]
 
-    def global_access(self, g: Group, access: str, wave: np.ndarray, lane: np.ndarray, offsets: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None:  # fmt: skip  # noqa: E501
+    def global_access(
+        self, g: Group, access: str, wave: np.ndarray, lane: np.ndarray, offsets: np.ndarray, size: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         """Bytes and segments are counted; other workgroups' accesses to the same place are looked for."""
         figures, bytes_ = self.figures, size * len(offsets)
         if not bytes_:
@@ -330,7 +372,7 @@ class Monitor:
                                  "workgroups run in no order; LLVM, AMDGPUUsage, memory model")  # fmt: skip
         return doubts
 
-    # -- figures --------------------------------------------------------------------------------------------------------
+    # -- figures ---------------------------------------------------------------------------------------------
 
     def _count_conflicts(self, g: Group, wave: np.ndarray, offsets: np.ndarray, size: int) -> None:
         """Cycles beyond one for each wave: the most different words that one of 32 banks must give."""
@@ -356,4 +398,10 @@ def _doubt(
 
 def _name(r: int) -> str:
     r &= 0xFFF
-    return f"s{r}" if r < 106 else {106: "vcc", 107: "vcc_hi", 126: "exec"}.get(r, f"scalar register {r}") if r < 128 else f"v{r - 256}"  # fmt: skip  # noqa: E501
+    if r >= 256:
+        return f"v{r - 256}"
+    return (
+        f"s{r}"
+        if r < 106
+        else {106: "vcc", 107: "vcc_hi", 124: "m0", 125: "m0"}.get(r, f"scalar register {r}")
+    )

@@ -276,7 +276,9 @@ class Operands:
         has_select = self.packed and has(inst, "op_sel")
         low_high = bool(field(inst, f"sel{position}")) if has_select else False
         high_high = bool(field(inst, third, 1)) if has_select else True
-        signs = (field(inst, f"neg{position}"), field(inst, f"abs{position}")) if has(inst, "neg_lo") else (0, 0)
+        signs = (
+            (field(inst, f"neg{position}"), field(inst, f"abs{position}")) if has(inst, "neg_lo") else (0, 0)
+        )
         if not self.packed and "n" in flags:
             signs = (1, 1)
         halves = []
@@ -293,7 +295,9 @@ class Operands:
 
     def _mixed_source(self, read: Read, position: str, flags: set[str]) -> Read:
         if field(self.inst, {"0": "selhi0", "1": "selhi1", "2": "selhi2"}[position]):
-            half = self._modified(_view(_half(read, bool(field(self.inst, f"sel{position}"))), "f16"), flags, "f16")
+            half = self._modified(
+                _view(_half(read, bool(field(self.inst, f"sel{position}"))), "f16"), flags, "f16"
+            )
             return lambda g: half(g).astype(np.float32)
         return self._modified(_view(read, "f32"), flags, "f32")
 
@@ -328,7 +332,7 @@ class Operands:
                 g.set_vgpr(index + 1, (value >> U64(32)).astype(U32), mask)
 
             return write_wide
-        if type_[-2:] == "16" and type_ != "bf16" or type_ == "bf16":
+        if (type_[-2:] == "16" and type_ != "bf16") or type_ == "bf16":
             return self._half_result(slot, index, finish)
         return lambda g, x, mask: g.set_vgpr(index, np.asarray(finish(g, x)).view(U32), mask)
 

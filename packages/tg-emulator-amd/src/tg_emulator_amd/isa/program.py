@@ -26,7 +26,16 @@ _COPIES = {"v_mov_b32", "v_mov_b64", "s_mov_b32", "s_mov_b64", "v_accvgpr_read_b
            "v_accvgpr_mov_b32", "v_mov_b16"}  # fmt: skip
 LOW, HIGH = 1 << 12, 1 << 13
 _NARROW = re.compile(r"(store|write)_(?:d16_hi_)?(?:b8|b16|byte|short)|d16")
-_ENDS = {"s_setpc_b64", "s_swappc_b64", "s_call_b64", "s_branch", "s_endpgm", "s_barrier", "s_barrier_wait", "s_trap"}
+_ENDS = {
+    "s_setpc_b64",
+    "s_swappc_b64",
+    "s_call_b64",
+    "s_branch",
+    "s_endpgm",
+    "s_barrier",
+    "s_barrier_wait",
+    "s_trap",
+}
 _READ_OLD = {"v_swap_b32", "v_swap_b16", "v_permlane16_swap_b32", "v_permlane32_swap_b32"}
 # (family, whether it stores without returning) -> counters. Scalar loads return in any order.
 _COUNTERS = {
@@ -39,8 +48,26 @@ _COUNTERS = {
 class Op:
     """One decoded instruction. Registers are numbered as in operands.registers."""
 
-    __slots__ = ("all_lanes", "copies", "counters", "ends", "hazards", "inst", "kind", "loaded", "needs", "out_of_order",
-                 "passes", "reads", "registers", "run", "size", "vector", "writes", "written")  # fmt: skip
+    __slots__ = (
+        "all_lanes",
+        "copies",
+        "counters",
+        "ends",
+        "hazards",
+        "inst",
+        "kind",
+        "loaded",
+        "needs",
+        "out_of_order",
+        "passes",
+        "reads",
+        "registers",
+        "run",
+        "size",
+        "vector",
+        "writes",
+        "written",
+    )
 
     run: Callable[[Group], None]
     hazards: Hazards
@@ -59,17 +86,26 @@ class Op:
             if family in ("SMEM", "DS"):
                 self.counters = table[family] if "k" in row.flags else ()
             elif self.vector and row.flags.strip("e"):
-                store = "s" in row.flags and not row.operands[0].writes and "l" not in row.flags.replace("ls", "")
+                store = (
+                    "s" in row.flags and not row.operands[0].writes and "l" not in row.flags.replace("ls", "")
+                )
                 store = store or ("n" in row.flags)
-                self.counters = table["flat"] if name.startswith("flat") else table["store" if store else "load"]
+                self.counters = (
+                    table["flat"] if name.startswith("flat") else table["store" if store else "load"]
+                )
                 if name.startswith("flat") and store and ops.generation != "gfx940":
                     self.counters = (table["store"][0], self.counters[1])
         self.out_of_order = family == "SMEM"
         narrow = ops.generation != "gfx940" and _NARROW.search(name)
         self.loaded = frozenset(r for r in self.writes if r < 128 or r & (LOW | HIGH) or not narrow)
         self.loaded = self.loaded if self.counters else frozenset()
-        self.all_lanes = "mfma" in name or "wmma" in name or "mmac" in name or name in ("v_writelane_b32", "v_readlane_b32")
-        self.ends = name in _ENDS or "cbranch" in name or name.startswith("s_endpgm") or name.startswith("s_setreg")
+        self.all_lanes = (
+            "mfma" in name
+            or "wmma" in name
+            or "mmac" in name
+            or name in ("v_writelane_b32", "v_readlane_b32")
+        )
+        self.ends = name in _ENDS or "cbranch" in name or name.startswith(("s_endpgm", "s_setreg"))
         self.passes = passes_of(inst, target) if self.kind == "matrix" else 0
         self.hazards = hazards_of(self, ops)
 
@@ -98,7 +134,9 @@ class Op:
                 half = "64_" in name and "_mad_" in name and len(words) == 2
                 needs.update(() if spilled else words[:1] if half else words)
         implicit = set(vcc) if "VCC" in row.reads else set()
-        if "M0" in row.reads and (not name.startswith(("ds_", "s_sendmsg")) or "append" in name or "addtid" in name):
+        if "M0" in row.reads and (
+            not name.startswith(("ds_", "s_sendmsg")) or "append" in name or "addtid" in name
+        ):
             implicit.add(124 if ops.generation == "gfx940" else 125)
         if "VCC" in row.writes:
             written += vcc
@@ -139,9 +177,14 @@ def _kind(family: str, name: str, flags: str) -> str:
         return "matrix"
     if "b" in flags:
         return "branch"
-    return {"SMEM": "smem", "DS": "lds", "FLAT": "vmem", "MUBUF": "vmem", "MTBUF": "vmem", "SOPP": "other"}.get(
-        family, "valu" if family.startswith("VOP") or family == "VINTERP" else "salu"
-    )
+    return {
+        "SMEM": "smem",
+        "DS": "lds",
+        "FLAT": "vmem",
+        "MUBUF": "vmem",
+        "MTBUF": "vmem",
+        "SOPP": "other",
+    }.get(family, "valu" if family.startswith("VOP") or family == "VINTERP" else "salu")
 
 
 @lru_cache(maxsize=1 << 16)

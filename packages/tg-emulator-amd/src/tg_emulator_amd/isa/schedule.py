@@ -85,7 +85,9 @@ def run_waves(waves: Waves, code: Code, monitor: Monitor, limit: int) -> None:
         _settle(g, here, waves, state, monitor)
 
 
-def _run_group(g: Group, pc: int, stop: int, code: Code, monitor: Monitor, past: History, done_before: int, limit: int) -> int:
+def _run_group(
+    g: Group, pc: int, stop: int, code: Code, monitor: Monitor, past: History, done_before: int, limit: int
+) -> int:
     """Run ops until the group parts, ends, waits or meets others; how many."""
     ops, watch, figures = code.ops, monitor.watch, monitor.figures
     counts = dict.fromkeys(figures.instructions, 0)
@@ -172,4 +174,10 @@ def _deadlock(waves: Waves, state: np.ndarray, monitor: Monitor) -> ProgramError
     w = int(np.nonzero(state == WAITING)[0][0])
     g = Group(waves, np.array([w]))
     g.pc = int(waves.pc[w])
-    return monitor.error(g, "barrier misuse", "the wave waits for a barrier that others never reach", "ISA manual, S_BARRIER", w)  # fmt: skip  # noqa: E501
+    return monitor.error(
+        g,
+        "barrier misuse",
+        "the wave waits for a barrier that others never reach",
+        "ISA manual, S_BARRIER",
+        w,
+    )

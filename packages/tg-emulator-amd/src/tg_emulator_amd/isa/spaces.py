@@ -64,13 +64,17 @@ class Part(NamedTuple):
     backing: np.ndarray
     offsets: np.ndarray
     space: str
-    doubts: tuple[np.ndarray, np.ndarray] | None = None  # writes that met others': earlier ones, and of this instruction
+    doubts: tuple[np.ndarray, np.ndarray] | None = (
+        None  # writes that met others': earlier ones, and of this instruction
+    )
 
 
 class Spaces:
     """Global memory, the LDS of every workgroup of a batch, and the scratch of every lane."""
 
-    def __init__(self, memory: Any, groups: int, lds_bytes: int, apertures: tuple[int, int], monitor: Monitor):
+    def __init__(
+        self, memory: Any, groups: int, lds_bytes: int, apertures: tuple[int, int], monitor: Monitor
+    ):
         self.memory, self.monitor = memory, monitor
         self.lds_bytes, self.stride = lds_bytes, (lds_bytes + 19) // 16 * 16
         self.lds = np.zeros(max(groups * self.stride, 16), np.uint8)
@@ -191,7 +195,12 @@ ATOMICS = {
 
 
 def apply_atomic(
-    backing: np.ndarray, offsets: np.ndarray, dtype: np.dtype, name: str, data: np.ndarray, other: np.ndarray | None
+    backing: np.ndarray,
+    offsets: np.ndarray,
+    dtype: np.dtype,
+    name: str,
+    data: np.ndarray,
+    other: np.ndarray | None,
 ) -> np.ndarray:
     """Do an atomic for every lane, one after the other where lanes meet; the values before."""
     view = backing[: len(backing) // dtype.itemsize * dtype.itemsize].view(dtype)

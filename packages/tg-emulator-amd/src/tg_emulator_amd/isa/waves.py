@@ -51,7 +51,21 @@ class Waves:
 class Group:
     """Waves at one pc, with the modes of the first."""
 
-    __slots__ = ("all", "denormals", "event", "full", "mask", "n", "op", "overflow16", "pc", "round", "target", "w", "waves")
+    __slots__ = (
+        "all",
+        "denormals",
+        "event",
+        "full",
+        "mask",
+        "n",
+        "op",
+        "overflow16",
+        "pc",
+        "round",
+        "target",
+        "w",
+        "waves",
+    )
 
     def __init__(self, waves: Waves, members: np.ndarray):
         self.waves, self.n = waves, len(members)
