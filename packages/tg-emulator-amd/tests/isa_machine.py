@@ -100,7 +100,7 @@ def assemble_kernel(text: str, target: str) -> CodeObject:
     """A kernel `k` of one pointer in s[0:1], its work-item in v0 and its workgroup in s8, from assembly text."""
     gfx9 = target.startswith("gfx9")
     descriptor = KernelDescriptor(
-        64, 32, user_sgpr_count=8, user_sgpr_kernarg_segment_ptr=1, accum_offset=64 if gfx9 else None,
+        128, 32, user_sgpr_count=8, user_sgpr_kernarg_segment_ptr=1, accum_offset=128 if gfx9 else None,
         kernarg_size=64,
     )  # fmt: skip
     code = assemble(text, isa(target)).code

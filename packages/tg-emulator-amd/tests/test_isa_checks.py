@@ -69,6 +69,38 @@ def test_fault_planted_is_reported(rule: str, target: str) -> None:
     assert error.rule == rule and word in str(error), str(error)
     assert error.wave is not None and error.source
 
+# (target, program, the rule's words): one wait state too few.
+HAZARDS = [
+    ("gfx942", "v_readfirstlane_b32 s6, v0\ns_nop 3\nglobal_load_dword v2, v1, s[4:5] offset:0\n"
+     "v_readfirstlane_b32 s4, v0\ns_nop 3\nglobal_load_dword v2, v1, s[4:5]\n", "vector memory reads"),
+    ("gfx942", "v_readfirstlane_b32 s6, v0\ns_nop 0\nv_add_u32 v2, s6, v0\n", "reads as a constant"),
+    ("gfx942", "v_mov_b32 v2, v0\ns_nop 0\nv_mov_b32_dpp v3, v2 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:0\n", "DPP reads"),
+    ("gfx942", "v_cmp_eq_u32 vcc, v0, v1\ns_nop 2\nv_div_fmas_f32 v2, v0, v0, v0\n", "v_div_fmas"),
+    ("gfx942", "v_cvt_f32_u32 v2, v1\nv_rcp_f32 v2, v2\nv_add_f32 v2, v2, v2\n", "transcendental"),
+    ("gfx942", "v_mov_b32 v4, v0\nv_mov_b32 v5, v0\ns_nop 0\nv_mfma_f32_32x32x8_f16 v[16:31], v[4:5], v[4:5], 0\n", "that a matrix"),
+    ("gfx942", "v_mov_b32 v4, v0\nv_mov_b32 v5, v0\ns_nop 1\nv_mfma_f32_32x32x8_f16 v[16:31], v[4:5], v[4:5], 0\ns_nop 9\n"
+     "v_add_f32 v2, v16, v16\n", "matrix result is used: 10 wait states"),
+    ("gfx950", "v_mov_b32 v4, v0\nv_mov_b32 v5, v0\ns_nop 1\nv_mfma_f32_32x32x8_f16 v[16:31], v[4:5], v[4:5], 0\ns_nop 10\n"
+     "v_add_f32 v2, v16, v16\n", "matrix result is used: 11 wait states"),
+    ("gfx1100", "".join(f"v_mov_b32 v{n}, v0\n" for n in range(16, 40)) +
+     "v_wmma_f32_16x16x16_f16 v[16:23], v[24:31], v[32:39], v[16:23]\n"
+     "v_wmma_f32_16x16x16_f16 v[32:39], v[16:23], v[24:31], v[32:39]\n", "A or B of the next"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("target", "body", "words"), HAZARDS, ids=[w for _, _, w in HAZARDS])
+def test_wait_states_missing_are_reported(target: str, body: str, words: str) -> None:
+    code = assemble_kernel(program(_START + body + _STORE, target), target)
+    with pytest.raises(ProgramError, match=words) as raised:
+        launch(code, "k", target, (256,), (256,), np.zeros(1024, np.int32))
+    assert raised.value.rule == "missing wait states" and raised.value.source
+
+
+def test_register_beyond_the_allocated_is_reported() -> None:
+    code = assemble_kernel("v_mov_b32 v200, v0\ns_endpgm\n", "gfx942")
+    with pytest.raises(ProgramError, match="v200, of 128"):
+        launch(code, "k", "gfx942", (64,), (64,), np.zeros(64, np.int32))
+
 
 def test_write_without_permission_is_reported_with_its_lane() -> None:
     text = program(_START + "v_mov_b32 v2, 1\n" + _STORE, "gfx942")

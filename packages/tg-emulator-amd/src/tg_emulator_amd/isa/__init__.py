@@ -48,7 +48,7 @@ def run_dispatch(
     figures.waves = total * waves_per_group
     per_wave = vgprs * lanes * 4 + lanes * dispatch.scratch_bytes_per_lane
     batch = max(1, min(_BATCH_WAVES, _BATCH_BYTES // per_wave) // waves_per_group)
-    code = Code(memory, dispatch.target, lanes, accumulators)
+    code = Code(memory, dispatch.target, lanes, accumulators, vgprs)
     with np.errstate(all="ignore"):
         for first in range(0, total, batch):
             number = np.arange(first, min(first + batch, total))

@@ -188,6 +188,8 @@ def _places(shape: Shape, kind: str, count: int, rows: int, ops: Operands) -> tu
     rest = lane // rows
     block, group = rest % shape.blocks, rest // shape.blocks
     groups = shape.k // count
+    if shape.kind == "swmmac" and groups == 4 and _BITS[kind] == 4:
+        group = group % 2 * 2 + group // 2  # a sparse A has lanes for half of the groups
     if groups < 1 or groups > ops.lanes // rows // shape.blocks:
         return None
     used = group < groups

@@ -52,6 +52,7 @@ class Op:
         "all_lanes",
         "copies",
         "counters",
+        "cycles",
         "ends",
         "hazards",
         "inst",
@@ -107,6 +108,7 @@ class Op:
         )
         self.ends = name in _ENDS or "cbranch" in name or name.startswith(("s_endpgm", "s_setreg"))
         self.passes = passes_of(inst, target) if self.kind == "matrix" else 0
+        self.cycles = _issue_cycles(self, ops)
         self.hazards = hazards_of(self, ops)
 
     def _operands(self, inst: Instruction, ops: Operands, name: str) -> None:
@@ -169,6 +171,22 @@ def _keys(words: tuple[int, ...], half: int, generation: str) -> tuple[int, ...]
     if half:
         return tuple(r | half for r in words)
     return tuple(r | part for r in words for part in (0, LOW, HIGH))
+
+
+def _issue_cycles(op: Op, ops: Operands) -> int:
+    """Cycles for which an instruction occupies its issue port.
+
+    A wave's 64 lanes take 4 cycles of a CDNA SIMD; 32 lanes take one of an RDNA SIMD. Transcendental operations run at
+    a quarter, doubles on RDNA at a sixteenth of the rate; a matrix instruction takes its passes of 4 cycles.
+    Source: CDNA3 and RDNA3 ISA manuals, "Introduction"; AMD's white papers; LLVM, SISchedule.td.
+    """
+    if op.kind == "matrix":
+        return 4 * op.passes
+    if op.kind != "valu":
+        return 1
+    latency = op.inst.row.latency
+    slow = 4 if latency.startswith("Trans") else 16 if "Double" in latency and ops.generation != "gfx940" else 1
+    return slow * (4 if ops.generation == "gfx940" else ops.lanes // 32)
 
 
 def _kind(family: str, name: str, flags: str) -> str:

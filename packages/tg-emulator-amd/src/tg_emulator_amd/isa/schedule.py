@@ -25,8 +25,8 @@ _LONGEST = 20
 class Code:
     """The ops of a program by address."""
 
-    def __init__(self, memory: object, target: str, lanes: int, accumulators: int):
-        self.memory, self.key = memory, (target, lanes, accumulators)
+    def __init__(self, memory: object, target: str, lanes: int, accumulators: int, vgprs: int):
+        self.memory, self.key, self.vgprs = memory, (target, lanes, accumulators), vgprs
         self.ops: dict[int, Op] = {}
 
     def at(self, pc: int) -> Op:
@@ -41,6 +41,10 @@ class Code:
                     continue
                 op = decode(*self.key, bytes(self.memory.read(pc, size)))
                 break
+            highest = max((r & 0xFFF for r in op.registers), default=0) - 256
+            if highest >= self.vgprs:
+                raise ProgramError("unallocated register", f"v{highest}, of {self.vgprs} that the kernel has", pc=pc,
+                                   source="kernel descriptor, granulated VGPR count", instruction=str(op.inst))  # fmt: skip
             self.ops[pc] = op
         return op
 
@@ -92,7 +96,7 @@ def _run_group(
     ops, watch, figures = code.ops, monitor.watch, monitor.figures
     counts = dict.fromkeys(figures.instructions, 0)
     done, budget = 0, limit - done_before
-    cycles = 0
+    cycles = matrix = 0
     while True:
         op = ops.get(pc) or code.at(pc)
         g.pc, g.op = pc, op
@@ -108,7 +112,8 @@ def _run_group(
         if op.counters:
             monitor.issue(g, op)
         counts[op.kind] = counts.get(op.kind, 0) + 1
-        cycles += op.passes * 4 or 1
+        cycles += op.cycles
+        matrix += op.passes
         pc += op.size
         if done >= budget:
             raise monitor.error(g, "stuck wave", f"{limit} instructions without an end", "watchdog",
@@ -124,6 +129,7 @@ def _run_group(
         if count:
             figures.instructions[kind] = figures.instructions.get(kind, 0) + count * g.n
     figures.issue_cycles += cycles * g.n
+    figures.matrix_cycles += 4 * matrix * g.n
     return done
 
 
