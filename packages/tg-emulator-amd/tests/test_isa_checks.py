@@ -69,6 +69,7 @@ def test_fault_planted_is_reported(rule: str, target: str) -> None:
     assert error.rule == rule and word in str(error), str(error)
     assert error.wave is not None and error.source
 
+
 # (target, program, the rule's words): one wait state too few.
 HAZARDS = [
     ("gfx942", "v_readfirstlane_b32 s6, v0\ns_nop 3\nglobal_load_dword v2, v1, s[4:5] offset:0\n"

@@ -17,7 +17,18 @@ from tg_codegen.amdgpu.isa import isa
 from tg_emulator_amd.isa import floats
 
 SEED = int(os.environ.get("TG_SEED", "1"))
-BITS = {"f16": 16, "bf16": 16, "f32": 32, "xf32": 32, "f64": 64, "fp8": 8, "bf8": 8, "i8": 8, "iu8": 8, "iu4": 4}
+BITS = {
+    "f16": 16,
+    "bf16": 16,
+    "f32": 32,
+    "xf32": 32,
+    "f64": 64,
+    "fp8": 8,
+    "bf8": 8,
+    "i8": 8,
+    "iu8": 8,
+    "iu4": 4,
+}
 A, B, C, INDEX = 16, 48, 80, 120  # first registers
 
 
@@ -33,7 +44,9 @@ class Case(NamedTuple):
 
 
 def case_of(name: str) -> Case:
-    kind, out, m, n, k, blocks, inputs = re.fullmatch(r"v_(\w+?)_(\w+?)_(\d+)x(\d+)x(\d+)_(?:(\d+)b_)?(\w+)", name).groups()
+    kind, out, m, n, k, blocks, inputs = re.fullmatch(
+        r"v_(\w+?)_(\w+?)_(\d+)x(\d+)x(\d+)_(?:(\d+)b_)?(\w+)", name
+    ).groups()
     a, _, b = inputs.partition("_")
     return Case(kind, out, int(m), int(n), int(k), int(blocks or 1), a, b or a)
 
@@ -53,7 +66,9 @@ def to_bits(values: np.ndarray, kind: str, target: str) -> np.ndarray:
     elif kind == "bf16":
         octets = floats.bf16_bits(values)
     else:
-        octets = values.astype({"f16": "f2", "f32": "f4", "xf32": "f4", "f64": "f8", "i8": "i1", "iu8": "i1", "i32": "i4"}[kind])
+        octets = values.astype(
+            {"f16": "f2", "f32": "f4", "xf32": "f4", "f64": "f8", "i8": "i1", "iu8": "i1", "i32": "i4"}[kind]
+        )
     return np.ascontiguousarray(octets).view(np.uint32)
 
 
@@ -95,9 +110,14 @@ def places(case: Case, count: int, lanes: int, generation: str) -> tuple[np.ndar
 def program(name: str, words: dict[str, int], target: str) -> str:
     """Load every lane's registers, execute, store the result where C was."""
     gfx9, sparse = target.startswith("gfx9"), "mmac" in name or "mfmac" in name and "smf" in name
-    load, store = ("global_load_dword", "global_store_dword") if gfx9 else ("global_load_b32", "global_store_b32")
+    load, store = (
+        ("global_load_dword", "global_store_dword") if gfx9 else ("global_load_b32", "global_store_b32")
+    )
     lines = ["s_load_dwordx2 s[4:5], s[0:1], 0x0" if gfx9 else "s_load_b64 s[4:5], s[0:1], 0x0"]
-    lines += ["v_lshlrev_b32 v1, 9, v0", "s_wait_kmcnt 0x0" if target == "gfx1201" else "s_waitcnt lgkmcnt(0)"]
+    lines += [
+        "v_lshlrev_b32 v1, 9, v0",
+        "s_wait_kmcnt 0x0" if target == "gfx1201" else "s_waitcnt lgkmcnt(0)",
+    ]
     first = {"a": A, "b": B, "c": C, "index": INDEX}
     offset, place = 0, {}
     for part, count in words.items():
@@ -141,7 +161,9 @@ def test_matrix_instructions_equal_numpy(target: str) -> None:
         count_a, count_b = words["a"] * 32 // BITS[case.a], words["b"] * 32 // BITS[case.b]
         registers = np.zeros((lanes, 128), np.uint32)
         if sparse:
-            kept = np.sort(rng.permuted(np.tile(np.arange(4), (*a.shape[:2], case.k // 4, 1)), axis=-1)[..., :2])
+            kept = np.sort(
+                rng.permuted(np.tile(np.arange(4), (*a.shape[:2], case.k // 4, 1)), axis=-1)[..., :2]
+            )
             a_kept = np.take_along_axis(a.reshape(*a.shape[:2], -1, 4), kept, -1)
             a = np.zeros_like(a).reshape(*a.shape[:2], -1, 4)
             np.put_along_axis(a, kept, a_kept, -1)
@@ -158,7 +180,11 @@ def test_matrix_instructions_equal_numpy(target: str) -> None:
         lanes_c = c[block, row, column]
         if spread16:  # one value in the low half of each register
             lanes_c = np.stack([lanes_c, np.zeros_like(lanes_c)], -1).reshape(lanes, -1)
-        parts = (to_bits(lanes_a, case.a, target), to_bits(lanes_b, case.b, target), to_bits(lanes_c, case.out, target))
+        parts = (
+            to_bits(lanes_a, case.a, target),
+            to_bits(lanes_b, case.b, target),
+            to_bits(lanes_c, case.out, target),
+        )
         data = np.concatenate(parts, axis=1)
         registers[:, : data.shape[1]] = data
         text = program(name, words, target)

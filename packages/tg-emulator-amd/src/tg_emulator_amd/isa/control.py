@@ -128,12 +128,19 @@ def _signal(inst: Instruction, ops: Operands) -> Run | None:
     slot = inst.row.operands[0]
     if not isinstance(slot, ImmediateSlot) or slot.value(inst.bits) != 193:  # -1: the workgroup's own
         return None
-    first = inst.row.mnemonic.endswith("isfirst")
+    asks = inst.row.mnemonic.endswith("isfirst")
 
     def run(g: Group) -> None:
-        if first:
-            g.scc = g.waves.monitor_first_signal(g)
-        g.waves.signalled[g.w] += 1
+        waves = g.waves
+        if not asks:
+            waves.signalled[g.w] += 1
+            return
+        first = np.zeros(g.n, bool)
+        for k, w in enumerate(range(waves.count) if g.all else g.w):
+            mates = waves.workgroup == waves.workgroup[w]
+            first[k] = (waves.signalled[mates] <= waves.signalled[w]).all()
+            waves.signalled[w] += 1
+        g.scc = first
 
     return run
 

@@ -8,6 +8,7 @@ Source: CDNA3 and RDNA3 ISA manuals, "Floating-point support"; OCP 8-bit and mic
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 
@@ -94,13 +95,28 @@ def narrow(high: np.ndarray, low: np.ndarray | float, dtype: np.dtype, mode: int
 def add(a: np.ndarray, b: np.ndarray, mode: int = NEAREST) -> np.ndarray:
     if mode == NEAREST:
         return a + b
-    return narrow(*two_sum(a.astype(F64), b.astype(F64)), a.dtype, mode)
+    result = narrow(*two_sum(a.astype(F64), b.astype(F64)), a.dtype, mode)
+    return _at_limits(result, lambda x, y: x + y, a, b, mode)
 
 
 def mul(a: np.ndarray, b: np.ndarray, mode: int = NEAREST) -> np.ndarray:
     if mode == NEAREST:
         return a * b
-    return narrow(*two_product(a.astype(F64), b.astype(F64)), a.dtype, mode)
+    result = narrow(*two_product(a.astype(F64), b.astype(F64)), a.dtype, mode)
+    return _at_limits(result, lambda x, y: x * y, a, b, mode)
+
+
+def _at_limits(result: np.ndarray, exact: Callable, a: np.ndarray, b: np.ndarray, mode: int) -> np.ndarray:
+    """Doubles whose error term over- or underflowed, again with exact numbers."""
+    if result.dtype != F64:
+        return result
+    a, b = np.broadcast_arrays(a, b)
+    doubtful = np.isfinite(a) & np.isfinite(b) & (a != 0) & (b != 0)
+    sizes = [np.abs(x) for x in (result, a, b)]
+    doubtful &= ~np.logical_and.reduce([(size > 2.0**-960) & (size < 2.0**990) for size in sizes])
+    for i in zip(*np.nonzero(doubtful), strict=True):
+        result[i] = round_fraction(exact(Fraction(float(a[i])), Fraction(float(b[i]))), F64, mode)
+    return result
 
 
 def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray, mode: int = NEAREST) -> np.ndarray:

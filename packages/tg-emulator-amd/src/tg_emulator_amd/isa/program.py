@@ -185,7 +185,9 @@ def _issue_cycles(op: Op, ops: Operands) -> int:
     if op.kind != "valu":
         return 1
     latency = op.inst.row.latency
-    slow = 4 if latency.startswith("Trans") else 16 if "Double" in latency and ops.generation != "gfx940" else 1
+    slow = (
+        4 if latency.startswith("Trans") else 16 if "Double" in latency and ops.generation != "gfx940" else 1
+    )
     return slow * (4 if ops.generation == "gfx940" else ops.lanes // 32)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import MemoryFault, ProgramError
+from tg_codegen.errors import DecodeError
+
+from ..errors import MemoryFault, ProgramError, UnsupportedError
 from .hazards import History
 from .monitor import Monitor
 from .program import Op, decode
@@ -39,7 +41,15 @@ class Code:
                     if size == 4:
                         raise
                     continue
-                op = decode(*self.key, bytes(self.memory.read(pc, size)))
+                code = bytes(self.memory.read(pc, size))
+                try:
+                    op = decode(*self.key, code)
+                except DecodeError as error:
+                    raise ProgramError(
+                        "illegal instruction", str(error), source="ISA manual", pc=pc
+                    ) from error
+                except UnsupportedError as error:
+                    raise UnsupportedError(f"pc {pc:#x}: {error}") from error
                 break
             highest = max((r & 0xFFF for r in op.registers), default=0) - 256
             if highest >= self.vgprs:

@@ -42,14 +42,8 @@ class Lanes(NamedTuple):
         return Lanes(row if g.all else g.w[row], lane, mask)
 
     def take(self, x: np.ndarray) -> np.ndarray:
-        """[wave, lane] (or what broadcasts to it) as flat values."""
-        if self.mask is None:
-            return np.ascontiguousarray(x).ravel() if np.size(x) == len(self.lane) else self._spread(x)
-        return np.broadcast_to(x, self.mask.shape)[self.mask]
-
-    def _spread(self, x: np.ndarray) -> np.ndarray:
-        count = len(np.unique(self.lane)) or 1
-        return np.broadcast_to(x, (len(self.lane) // count, count)).ravel()
+        """[wave, lane] as flat values."""
+        return np.ascontiguousarray(x).ravel() if self.mask is None else x[self.mask]
 
     def put(self, g: Group, r: int, values: np.ndarray, where: np.ndarray | slice = slice(None)) -> None:
         """Write flat values of some of the lanes into a vector register."""
