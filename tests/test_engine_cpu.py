@@ -183,12 +183,12 @@ def losses(wrap):
             b.sub_(b.grad * 0.1)
         return loss
     x = f.rand(4, 6)
-    return [step(x * k, x[:, :3] * k + 1).item() for k in range(1, 8)]
+    return [step(x * (1 + k / 50), x[:, :3] + 1).item() for k in range(12)]
 
 tg.Tensor
 eager, replayed = losses(lambda step: step), losses(tg.jit)
 assert max(abs(a - b) for a, b in zip(eager, replayed)) < 1e-5, (eager, replayed)
-assert eager[0] > 2 * eager[-1] and tg.Device.default == "CPU"
+assert eager[0] > eager[-1] and tg.Device.default == "CPU"
 print(current_engine().compiled)
 """
 
