@@ -395,6 +395,12 @@ def test_graph_that_is_another_each_time_raises_and_names_the_line():
         held(tg.ones(2))
 
 
+def test_array_as_an_argument_raises():
+    numpy = pytest.importorskip("numpy")
+    with pytest.raises(JitError, match="got a ndarray as an argument, want a tensor"):
+        jit(lambda x: tg.Tensor(x) * 2)(numpy.ones(3))
+
+
 def test_history_from_outside_raises():
     w = tg.Tensor([1.0], requires_grad=True)
     y = w * 2
@@ -407,6 +413,11 @@ def test_two_values_of_one_variable_in_a_call_raise():
     step = jit(lambda x, a, b: x[:a].sum() + x[:b].sum())
     with pytest.raises(JitError, match="variable 'n'"):
         step(tg.arange(8).realize(), n.bind(2), n.bind(3))
+
+
+def test_step_that_does_nothing_is_replayed():
+    step = jit(lambda x: None)
+    assert [step(tg.ones(2)) for _ in range(4)] == [None] * 4 and step.replays == 2
 
 
 # ---- elsewhere -------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from tg.errors import JitError
 from tg.executable import Executable
 from tg.leaves import Bindings, map_leaves
 from tg.trace import Result, Source, Trace, prepared
-from tg_frontend import Tensor
+from tg_frontend import Device, Tensor
 from tg_frontend.engine import current_engine
 from tg_frontend.storage import Storage, mode, realize_storages
 from tg_ir import graph
@@ -95,7 +95,7 @@ class Jit(Generic[P, R]):
         if mode.observer is not None or any(t.requires_grad and not t.is_leaf for t in bindings.tensors):
             return self._function(*args, **kwargs)
         with self._lock:
-            key = (id(current_engine()), mode.grad_enabled, bindings.key)
+            key = (id(current_engine()), Device.default, mode.grad_enabled, bindings.key)
             tensors = prepared(bindings)
             for capture in self._captures.get(key, ()):
                 if capture.fits(tensors) and not capture.trace.state.changes():

@@ -204,9 +204,7 @@ class TgEngine:
 
     def _target(self, device: str) -> str:
         target = self._devices.runtime(device).target
-        return (
-            knobs.target() or import_module("tg_codegen.compiler").host_target() if target == HOST else target
-        )
+        return knobs.target() or import_module("tg_codegen.host").host_target() if target == HOST else target
 
     def _realize_across(self, wanted: Sequence[Node]) -> None:
         """Evaluate what crosses between REF and other devices first, then each side by itself."""

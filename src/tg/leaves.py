@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+from tg.errors import JitError
 from tg_frontend import Tensor
 from tg_ir.dtypes import DType
 from tg_ir.symbolic import Expr, SymInt, Var, substitute, variables
@@ -70,5 +71,7 @@ class Bindings:
             return (type(item), item)
         if isinstance(item, slice):
             return (slice, self._key((item.start, item.stop, item.step)))
+        if hasattr(item, "__array_interface__") or isinstance(item, bytearray | memoryview):
+            raise JitError(f"jit: got a {type(item).__name__} as an argument, want a tensor: Tensor(..)")
         self.objects.append(item)
         return (type(item), id(item))
