@@ -197,7 +197,9 @@ class Jit(Generic[P, R]):
         trace.run(args, kwargs, bindings, tensors)
         assert trace.normal is not None, "a run gives a graph"
         engine = current_engine()
-        executable = engine.executable(trace.normal) if isinstance(engine, TgEngine) else None
+        executable = None
+        if isinstance(engine, TgEngine):
+            executable = engine.executable(trace.normal, _donations(trace))
         guards = [(id(leaf), missing) for leaf, missing in trace.guards]
         alike = [
             each
@@ -207,23 +209,18 @@ class Jit(Generic[P, R]):
         unlike = trace.difference(alike[-1]) if alike else ""
         scalars = dict(trace.normal.scalars)
         if executable is not None:
-            results = executable.run(trace.normal.buffers, scalars)
+            buffers = list(trace.normal.buffers)
+            for number in executable.overwrites:  # the graph of this run still refers to them
+                buffers[number] = engine.copy_of(buffers[number])
+            results = executable.run(buffers, scalars)
         else:
             engine.realize(trace.roots)
             results = [root.value for root in trace.roots]
         delivered = self._deliver(trace, results, bindings, tensors, scalars)
-        normal = trace.normal
         trace.settle()
         if self._judge(key, trace, alike[-1] if alike else None, unlike, bindings) and executable is not None:
-            places = [_place(source) for source in trace.sources]
-            donate = [
-                (root, places.index(_place(target)))
-                for target, root in trace.writes
-                if _place(target) in places
-            ]
-            capture = _Capture(trace, alike[-1], engine, engine.executable(normal, donate))
             others = [each for each in self._captures.get(key, ()) if each.trace.graph != trace.graph]
-            self._captures[key] = [*others, capture]
+            self._captures[key] = [*others, _Capture(trace, alike[-1], engine, executable)]
         return delivered
 
     def _judge(
@@ -255,6 +252,12 @@ class Jit(Generic[P, R]):
         if not unlike:
             trace.state.ignored |= before.state.ignored | changed.keys()
         return not unlike
+
+
+def _donations(trace: Trace) -> list[tuple[int, int]]:
+    """Roots that are written to where an input came from, and those inputs."""
+    places = [_place(source) for source in trace.sources]
+    return [(root, places.index(_place(to))) for to, root in trace.writes if _place(to) in places]
 
 
 def _place(source: Source) -> tuple[str, object]:
