@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 import tg_frontend as tg
 from fake_target import fake_engine
+from tg.capture import jit
 from tg.dump import page
 from tg.engine import TgEngine
 from tg.profile import compute_ceiling, kernel_cost
@@ -24,6 +27,8 @@ from tg_ir.program import parse_program
 from tg_ir.protocols import ArgumentLayout, Binary
 from tg_runtime_cpu import CpuRuntime
 from tg_schedule import schedule
+
+SEED = int(os.environ.get("TG_SEED", "7"))
 
 ENDLESS = """
 import signal, sys
@@ -226,3 +231,30 @@ def test_dump_of_all_levels_names_plan_machine_ir_and_instructions(tmp_path):
     (lowered,), (selected,) = tmp_path.rglob("*.lower.txt"), tmp_path.rglob("*.select.txt")
     assert lowered.read_text().startswith("nest ") and "\nfunction " in lowered.read_text()
     assert "\nret\n" in selected.read_text() and len(list(tmp_path.rglob("page.html"))) == 1
+
+
+def test_threads_evaluate_and_replay_at_once_as_machine_code(monkeypatch, tmp_path):
+    monkeypatch.setenv("TG_CACHE_DIR", str(tmp_path))
+    tg.set_engine(TgEngine())
+    step, failures = jit(lambda x, y: (x @ y).sum(1)), []
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for _ in range(20):
+                size, value = chance.choice([2, 5, 17]), float(chance.randint(-3, 3))
+                x, y = tg.full((size, size), value), tg.ones(size, size)
+                total, rows = (x * 2 + y).sum().item(), step(x, y).tolist()
+                if total != (2 * value + 1) * size * size or rows != [value * size] * size:
+                    failures.append((size, value, total, rows))
+        except Exception as error:
+            failures.append(error)
+
+    print(f"seed {SEED}")
+    threads = [threading.Thread(target=work, args=(SEED + number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tg.set_engine(None)
+    assert failures == [] and step.replays == 120 - 2 * 3

@@ -199,14 +199,10 @@ class Jit(Generic[P, R]):
         engine = current_engine()
         executable = None
         if isinstance(engine, TgEngine):
-            executable = engine.executable(trace.normal, _donations(trace))
-        guards = [(id(leaf), missing) for leaf, missing in trace.guards]
-        alike = [
-            each
-            for each in self._last.get(key, ())
-            if [(id(leaf), missing) for leaf, missing in each.guards] == guards
-        ]
-        unlike = trace.difference(alike[-1]) if alike else ""
+            executable = engine.executable(trace.normal, trace.donations())
+        alike = [each for each in self._last.get(key, ()) if each.conditions() == trace.conditions()]
+        before = alike[-1] if alike else None
+        unlike = trace.difference(before) if before else ""
         scalars = dict(trace.normal.scalars)
         if executable is not None:
             buffers = list(trace.normal.buffers)
@@ -218,26 +214,17 @@ class Jit(Generic[P, R]):
             results = [root.value for root in trace.roots]
         delivered = self._deliver(trace, results, bindings, tensors, scalars)
         trace.settle()
-        if self._judge(key, trace, alike[-1] if alike else None, unlike, bindings) and executable is not None:
-            others = [each for each in self._captures.get(key, ()) if each.trace.graph != trace.graph]
-            self._captures[key] = [*others, _Capture(trace, alike[-1], engine, executable)]
-        return delivered
-
-    def _judge(
-        self,
-        key: Hashable,
-        trace: Trace,
-        before: Trace | None,
-        unlike: str,
-        bindings: Bindings,
-    ) -> bool:
-        """Whether two traces agree, so that what they saw can be replayed. Raises: JitError: they cannot agree."""
         self._objects += [
             item for item in bindings.objects if not any(item is each for each in self._objects)
         ]
         self._last[key] = [each for each in self._last.get(key, ()) if each is not before] + [trace]
-        if before is None:
-            return False
+        if before is not None and self._agree(trace, before, unlike) and executable is not None:
+            others = [each for each in self._captures.get(key, ()) if each.trace.graph != trace.graph]
+            self._captures[key] = [*others, _Capture(trace, before, engine, executable)]
+        return delivered
+
+    def _agree(self, trace: Trace, before: Trace, unlike: str) -> bool:
+        """Whether what two runs saw can be replayed. Raises: JitError: it never can."""
         if trace.problem:
             raise JitError(f"jit {trace.name}: {trace.problem}")
         changed = before.state.changes()
@@ -252,16 +239,6 @@ class Jit(Generic[P, R]):
         if not unlike:
             trace.state.ignored |= before.state.ignored | changed.keys()
         return not unlike
-
-
-def _donations(trace: Trace) -> list[tuple[int, int]]:
-    """Roots that are written to where an input came from, and those inputs."""
-    places = [_place(source) for source in trace.sources]
-    return [(root, places.index(_place(to))) for to, root in trace.writes if _place(to) in places]
-
-
-def _place(source: Source) -> tuple[str, object]:
-    return source.kind, source.what if source.kind == "argument" else id(source.what)
 
 
 def _like(source: Source, storage: Storage | None, expected: tuple[object, ...]) -> bool:

@@ -40,14 +40,17 @@ class Source:
     kind: str
     what: object
 
+    @property
+    def key(self) -> tuple[str, object]:
+        """What two sources of the same place have in common."""
+        return self.kind, self.what if self.kind == "argument" else id(self.what)
+
     def same(self, other: Source) -> bool:
         """Whether another run of the step would find it at the same place; fixed buffers need equal bytes."""
-        if self.kind != other.kind:
-            return False
-        if self.kind == "fixed" and self.what is not other.what:
-            engine = current_engine()
-            return engine.download(self.what) == engine.download(other.what)
-        return self.what == other.what if self.kind == "argument" else self.what is other.what
+        if self.key == other.key or self.kind != "fixed" or other.kind != "fixed":
+            return self.key == other.key
+        engine = current_engine()
+        return engine.download(self.what) == engine.download(other.what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +277,17 @@ class Trace:
 
     def effects(self) -> list[object]:
         """What is written, in a form that compares."""
-        places = [
-            (place.kind, place.what if place.kind == "argument" else id(place.what), root)
-            for place, root in self.writes
-        ]
+        places = [(place.key, root) for place, root in self.writes]
         return [*places, *[(id(leaf), root) for leaf, root in self.grads]]
+
+    def donations(self) -> list[tuple[int, int]]:
+        """Roots that are written to where an input came from, and those inputs."""
+        places = [source.key for source in self.sources]
+        return [(root, places.index(to.key)) for to, root in self.writes if to.key in places]
+
+    def conditions(self) -> list[tuple[int, bool]]:
+        """`guards`, in a form that compares."""
+        return [(id(leaf), missing) for leaf, missing in self.guards]
 
     def _first_other_node(self, other: Trace) -> str:
         before = set(toposort(other.graph))
