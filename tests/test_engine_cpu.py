@@ -245,7 +245,7 @@ def test_threads_evaluate_and_replay_at_once_as_machine_code(monkeypatch, tmp_pa
                 size, value = chance.choice([2, 5, 17]), float(chance.randint(-3, 3))
                 x, y = tg.full((size, size), value), tg.ones(size, size)
                 total, rows = (x * 2 + y).sum().item(), step(x, y).tolist()
-                if total != (2 * value + 1) * size * size or rows != [value * size] * size:
+                if total != (2 * value + 1) * size * size or rows != [value * size * size] * size:
                     failures.append((size, value, total, rows))
         except Exception as error:
             failures.append(error)
