@@ -255,6 +255,10 @@ class Trace:
             held.clear()
         if any(storage not in kept for storage in self.new):
             gc.collect()
+        made = [storage for storage in self.new if storage not in kept]
+        waiting = [storage.node for storage in made if storage.node.value is None]
+        if waiting:  # an optimiser's state, say: all of it now, not one by one when each is first read
+            current_engine().realize(waiting)
         for storage, where in list(self.new.items()):
             if storage not in kept and not self.problem:
                 self.problem = (
