@@ -222,7 +222,9 @@ class _NestPlanner:
         outer = [name for name in order if name not in (row, lane)]
         shared = [name for name in outer if name in self.analysis.free(right)]
         inside = [name for name in outer if name not in shared]
-        loops = self.grid([*shared, *inside], (), tiles)
+        loops = self.grid(shared, (), tiles)
+        most = self.most_copies_of(right, lane, inside, [row]) / max(prod(map(self.parts, loops)), 1)
+        loops += self.grid(inside, (), tiles, most)
         per_group = {name: self.extent[name] for name in outer} | {split.axis: split.step for split in loops}
         many = max(8 * panel // (columns * size * prod(per_group[name] for name in inside)), 1)
         if depth * columns * size > 8 * panel or not outer:
@@ -245,6 +247,20 @@ class _NestPlanner:
             stages.append(self.stage(left, len(loops), None, [*tiled, row, *reduced]))
         loops += [Split("serial", lane, tiles[lane]), Split("serial", row, unit)]
         return tuple(loops), tuple(stages)
+
+    def most_copies_of(self, right: Value, lane: str, inside: Sequence[str], rows: Sequence[str]) -> float:
+        """Into how many groups the axes may part that `right` does not depend on: each packs a copy for itself.
+
+        A tenth of the time may go into that, but there are never fewer groups than keep a few threads busy.
+        """
+        uses = prod(self.extent[name] for name in (*inside, *rows)) / (2 * self.machine.lanes)
+        loads = [value for value in self.reach([right]) if isinstance(value, Load)]
+        packing = max(self.access_cost(load.index, lane) for load in loads) / self.machine.lanes + 0.1
+        return max(0.1 * uses / packing, 4)
+
+    def parts(self, split: Split) -> int:
+        """How many parts of its axis a loop has."""
+        return -(-self.extent[split.axis] // split.step)
 
     def irregular(self, value: Value, lane: str | None, others: Sequence[str]) -> bool:
         """Whether reading a value again and again costs more than reading a packed copy of it."""
@@ -363,10 +379,12 @@ class _NestPlanner:
             ]
         return choices
 
-    def grid(self, order: Sequence[str], scanned: Sequence[str], tile: dict[str, int]) -> list[Split]:
-        """The parts of axes that are spread over workgroups."""
+    def grid(
+        self, order: Sequence[str], scanned: Sequence[str], tile: dict[str, int], most: float = 1 << 30
+    ) -> list[Split]:
+        """The parts of axes that are spread over workgroups, `most` at most."""
         machine = self.machine
-        wanted = min(self.total_cost(self.lane) / machine.group_cost, machine.most_groups)
+        wanted = min(self.total_cost(self.lane) / machine.group_cost, machine.most_groups, most)
         loops = []
         for name in order:
             if wanted < 2 or name in scanned:
