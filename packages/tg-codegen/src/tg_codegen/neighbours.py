@@ -48,8 +48,9 @@ def _of_loops(loops: tuple[Split, ...]) -> Iterator[tuple[Split, ...]]:
     for number, split in enumerate(loops):
         before, after = loops[:number], loops[number + 1 :]
         for step in (split.step * 2, split.step // 2, split.step + 2, split.step - 2):
-            if step > 0 and split.kind != "lanes":  # whose number is the machine's
-                yield (*before, replace(split, step=step), *after)
+            other = replace(split, step=step)
+            if step > 0 and str(other) != str(split):  # some kinds have no step of their own
+                yield (*before, other, *after)
         if split.kind in _OTHER_KIND:
             yield (*before, replace(split, kind=_OTHER_KIND[split.kind]), *after)
         if after:
