@@ -42,13 +42,9 @@ def machine_name() -> str:
 
 
 def neighbours(kernel: Kernel, target: str, plan: str | None) -> Iterable[str]:
-    """The neighbours of a plan that tg_codegen knows; none as long as it knows none."""
-    module = import_module("tg_codegen.plan")
-    if not hasattr(module, "neighbours"):
-        return []
-    compiler = import_module("tg_codegen.compiler")
-    around = compiler.lower_kernel(kernel, target)[0] if plan is None else module.parse_plan(plan)
-    return map(str, module.neighbours(around))
+    """The plans near one that tg_codegen knows."""
+    compiler, plans = import_module("tg_codegen.compiler"), import_module("tg_codegen.plan")
+    return map(str, compiler.plans_near(kernel, target, None if plan is None else plans.parse_plan(plan)))
 
 
 class Measurer:
