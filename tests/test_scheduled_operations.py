@@ -73,21 +73,6 @@ ONE_KERNEL: dict[str, Callable[[], Tensor]] = {
         sample(2, 3, 9, 9).conv2d(sample(4, 3, 3, 3), sample(4), padding=1, stride=2).relu()
     ),
     "product of bfloat16": lambda: (sample(8, 16).to("bfloat16") @ sample(16, 4).to("bfloat16")).relu(),
-    "attention": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
-        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 5, seed=2)
-    ),
-    "causal attention": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
-        sample(2, 3, 8, 4, seed=1), sample(2, 3, 8, 4, seed=2), is_causal=True
-    ),
-    "attention with a mask that hides whole rows": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
-        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 4, seed=2), sample(8, 9, seed=3) > 1.2
-    ),
-    "attention with grouped heads": lambda: sample(2, 4, 8, 4).scaled_dot_product_attention(
-        sample(2, 2, 9, 4, seed=1), sample(2, 2, 9, 4, seed=2), enable_gqa=True
-    ),
-    "attention of one query": lambda: sample(2, 3, 1, 4).scaled_dot_product_attention(
-        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 4, seed=2)
-    ),
 }
 
 
@@ -97,7 +82,40 @@ def test_operation_is_one_kernel_without_memory_of_its_own(name: str) -> None:
     assert (len(program.kernels), peak_bytes(program)) == (1, {})
 
 
-def test_attention_with_infinite_scores_is_nan_as_softmax_is() -> None:
+ATTENTION: dict[str, Callable[[], Tensor]] = {
+    "plain": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
+        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 5, seed=2)
+    ),
+    "causal": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
+        sample(2, 3, 8, 4, seed=1), sample(2, 3, 8, 4, seed=2), is_causal=True
+    ),
+    "with a mask that hides whole rows": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
+        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 4, seed=2), sample(8, 9, seed=3) > 1.2
+    ),
+    "with grouped heads": lambda: sample(2, 4, 8, 4).scaled_dot_product_attention(
+        sample(2, 2, 9, 4, seed=1), sample(2, 2, 9, 4, seed=2), enable_gqa=True
+    ),
+    "of one query": lambda: sample(2, 3, 1, 4).scaled_dot_product_attention(
+        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 4, seed=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_is_one_kernel_if_asked_for_else_three(
+    name: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TG_FUSE_ATTENTION", str(int(fused)))
+    program = program_of(ATTENTION[name]())
+    if fused:
+        assert (len(program.kernels), peak_bytes(program)) == (1, {})
+    else:
+        assert len(program.kernels) == 3
+
+
+def test_attention_with_infinite_scores_is_nan_as_softmax_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TG_FUSE_ATTENTION", "1")
     q, k = np.ones((1, 2, 4), np.float32), np.ones((1, 3, 4), np.float32)
     k[0, 1] = np.inf
     program_of(Tensor(q).scaled_dot_product_attention(Tensor(k), sample(1, 3, 4)))
@@ -161,7 +179,10 @@ def test_memory_of_a_chain_of_layers_does_not_grow_with_its_length() -> None:
     assert chain(3) == chain(9)
 
 
-def test_decoding_step_writes_its_caches_in_place_by_one_program_for_all_lengths() -> None:
+def test_decoding_step_writes_its_caches_in_place_by_one_program_for_all_lengths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TG_FUSE_ATTENTION", "1")
     length, programs = Variable("length", 1, 16), []
     for now in (1, 5, 16):
         n = length.bind(now)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from tg_ir.graph import Node, toposort
 from tg_ir.symbolic import SymInt, prod
+from tg_schedule import knobs
 from tg_schedule.find_attention import Attention, find_attention
 from tg_schedule.movement import MOVED, Indices, flat_index
 from tg_schedule.places import FREE, Place, Places, behind_reshape, count, root_axes
@@ -110,7 +111,7 @@ class _Sweep:
         self.counts = {node: count(node) for node in self.order}
         self.ends = self.ends_of_reductions()
         self.costs = self.element_costs()
-        self.attention = find_attention(self.order, self.must)
+        self.attention = find_attention(self.order, self.must) if knobs.fuse_attention() else {}
         self.drafts: dict[int, Draft] = {}
         self.wants: dict[Node, dict[Draft, dict[Place, None]]] = {}
         self.latest: dict[tuple[str, tuple[SymInt, ...]], Draft] = {}
