@@ -1,4 +1,4 @@
-"""Named networks through the scheduler: their programs equal the reference interpreter, in how many kernels and bytes.
+"""Named networks through the scheduler: their programs equal the reference interpreter, in how many launches and bytes.
 
 The counts are what the scheduler makes today: lower is welcome, higher is to be looked at.
 """
@@ -106,11 +106,11 @@ NETWORKS: dict[str, tuple[Callable[[], list[Tensor]], int, int]] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_network_equals_the_interpreter_in_so_many_kernels_and_bytes(
+def test_network_equals_the_interpreter_in_so_many_launches_and_bytes(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TG_VERIFY", "1")
-    build, kernels, peak = NETWORKS[name]
+    build, launches, peak = NETWORKS[name]
     nodes = [tensor.node for tensor in build()]
     scheduled = schedule(nodes)
     given = {number: np.array(buffer.memory).reshape(-1) for number, buffer in scheduled.inputs.items()}
@@ -118,7 +118,7 @@ def test_network_equals_the_interpreter_in_so_many_kernels_and_bytes(
     for node, number, want in zip(nodes, scheduled.outputs, interpret_graph(nodes), strict=True):
         got = decode(results[number], node.dtype).reshape(want.shape)
         np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
-    assert (len(scheduled.program.kernels), sum(peak_bytes(scheduled.program).values())) == (kernels, peak)
+    assert (len(scheduled.program.steps), sum(peak_bytes(scheduled.program).values())) == (launches, peak)
 
 
 def axes(value: Value) -> set[str]:
@@ -141,16 +141,16 @@ def contractions(program: Program) -> list[Reduce]:
 
 
 @pytest.mark.parametrize(
-    ("build", "kernels", "peak", "products"),
+    ("build", "launches", "peak", "products"),
     [(convnet, 39, 3105536, 14), (transformer_block, 25, 19904, 17)],
     ids=["convnet", "transformer block"],
 )
 def test_contractions_of_a_training_step_have_affine_indices(
-    build: Callable[[], list[Tensor]], kernels: int, peak: int, products: int
+    build: Callable[[], list[Tensor]], launches: int, peak: int, products: int
 ) -> None:
     """Not so for strides: the gradient of a strided convolution reads only where the stride divides."""
     program = schedule([tensor.node for tensor in build()]).program
-    assert (len(program.kernels), sum(peak_bytes(program).values())) == (kernels, peak)
+    assert (len(program.steps), sum(peak_bytes(program).values())) == (launches, peak)
     assert len(contractions(program)) == products
     values = [value for kernel in program.kernels for value in toposort(roots(kernel.stores))]
     indices = [value.index for value in values if isinstance(value, Load)]

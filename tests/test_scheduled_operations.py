@@ -73,31 +73,49 @@ ONE_KERNEL: dict[str, Callable[[], Tensor]] = {
         sample(2, 3, 9, 9).conv2d(sample(4, 3, 3, 3), sample(4), padding=1, stride=2).relu()
     ),
     "product of bfloat16": lambda: (sample(8, 16).to("bfloat16") @ sample(16, 4).to("bfloat16")).relu(),
-    "attention": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
-        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 5, seed=2)
-    ),
-    "causal attention": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
-        sample(2, 3, 8, 4, seed=1), sample(2, 3, 8, 4, seed=2), is_causal=True
-    ),
-    "attention with a mask that hides whole rows": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
-        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 4, seed=2), sample(8, 9, seed=3) > 1.2
-    ),
-    "attention with grouped heads": lambda: sample(2, 4, 8, 4).scaled_dot_product_attention(
-        sample(2, 2, 9, 4, seed=1), sample(2, 2, 9, 4, seed=2), enable_gqa=True
-    ),
-    "attention of one query": lambda: sample(2, 3, 1, 4).scaled_dot_product_attention(
-        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 4, seed=2)
-    ),
 }
 
 
 @pytest.mark.parametrize("name", ONE_KERNEL)
 def test_operation_is_one_kernel_without_memory_of_its_own(name: str) -> None:
     program = program_of(ONE_KERNEL[name]())
-    assert (len(program.kernels), peak_bytes(program)) == (1, {})
+    assert (len(program.steps), peak_bytes(program)) == (1, {})
 
 
-def test_attention_with_infinite_scores_is_nan_as_softmax_is() -> None:
+ATTENTION: dict[str, Callable[[], Tensor]] = {
+    "plain": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
+        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 5, seed=2)
+    ),
+    "causal": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
+        sample(2, 3, 8, 4, seed=1), sample(2, 3, 8, 4, seed=2), is_causal=True
+    ),
+    "with a mask that hides whole rows": lambda: sample(2, 3, 8, 4).scaled_dot_product_attention(
+        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 4, seed=2), sample(8, 9, seed=3) > 1.2
+    ),
+    "with grouped heads": lambda: sample(2, 4, 8, 4).scaled_dot_product_attention(
+        sample(2, 2, 9, 4, seed=1), sample(2, 2, 9, 4, seed=2), enable_gqa=True
+    ),
+    "of one query": lambda: sample(2, 3, 1, 4).scaled_dot_product_attention(
+        sample(2, 3, 9, 4, seed=1), sample(2, 3, 9, 4, seed=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_is_one_kernel_if_asked_for_else_three(
+    name: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TG_FUSE_ATTENTION", str(int(fused)))
+    program = program_of(ATTENTION[name]())
+    if fused:
+        assert (len(program.steps), peak_bytes(program)) == (1, {})
+    else:
+        assert len(program.steps) == 3
+
+
+def test_attention_with_infinite_scores_is_nan_as_softmax_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TG_FUSE_ATTENTION", "1")
     q, k = np.ones((1, 2, 4), np.float32), np.ones((1, 3, 4), np.float32)
     k[0, 1] = np.inf
     program_of(Tensor(q).scaled_dot_product_attention(Tensor(k), sample(1, 3, 4)))
@@ -106,7 +124,7 @@ def test_attention_with_infinite_scores_is_nan_as_softmax_is() -> None:
 def test_sort_takes_a_network_of_n_log_squared_n_exchanges() -> None:
     size, stages = 64, 6 * 7 // 2
     program = program_of(sample(3, size).argsort(1))
-    assert len(program.kernels) <= stages + 1
+    assert len(program.steps) <= stages + 1
     assert work(program) <= 2 * 3 * size * (stages + 1)
 
 
@@ -131,7 +149,7 @@ def test_optimiser_step_over_a_hundred_shapes_takes_few_kernels() -> None:
         v = v.abs() * 0.999 + g * g * 0.001
         results += [m, v, p - 0.001 * m / (v.sqrt() + 1e-8)]
     program = program_of(*results)
-    assert len(program.kernels) == 12
+    assert len(program.steps) == 12
     assert max(len(kernel.parameters) for kernel in program.kernels) <= 64
     assert peak_bytes(program) == {}
 
@@ -139,29 +157,29 @@ def test_optimiser_step_over_a_hundred_shapes_takes_few_kernels() -> None:
 def test_gradient_of_a_convolution_is_one_contraction_with_a_bare_weight() -> None:
     x, w = sample(2, 3, 7, 7, grad=True), sample(4, 3, 3, 3, grad=True)
     program = program_of(*tg.grad(x.conv2d(w, padding=1).square().sum(), [x, w]))
-    assert len(program.kernels) == 3  # the convolution and a gradient each
-    (weight,) = [
-        number
-        for number, slot in enumerate(program.buffers)
-        if slot.size == 4 * 3 * 9 and slot.role == "input"
-    ]
-    for kernel in program.kernels:
-        for value in toposort(roots(kernel.stores)):
-            if isinstance(value, Load) and value.parameter.name == f"b{weight}":
-                assert value.guard == 1
+    assert len(program.steps) == 3  # the convolution and a gradient each
+    loads = [v for kernel in program.kernels for v in toposort(roots(kernel.stores)) if isinstance(v, Load)]
+    weights = [load for load in loads if load.parameter.size == 4 * 3 * 9]
+    assert len(weights) == 2
+    assert all(load.guard == 1 for load in weights)
 
 
-def test_memory_of_a_chain_of_layers_does_not_grow_with_its_length() -> None:
-    def chain(layers: int) -> dict[str, int]:
+def test_memory_and_kernels_of_a_chain_of_layers_do_not_grow_with_its_length() -> None:
+    def chain(layers: int) -> tuple[dict[str, int], int]:
         x = sample(8, 16)
         for number in range(layers):
             x = x + (x.layer_norm((16,)) @ sample(16, 16, seed=number)).gelu()
-        return peak_bytes(program_of(x))
+        program = program_of(x)
+        assert len(program.steps) == 2 * layers
+        return peak_bytes(program), len(program.kernels)
 
-    assert chain(3) == chain(9)
+    assert chain(4) == chain(9)
 
 
-def test_decoding_step_writes_its_caches_in_place_by_one_program_for_all_lengths() -> None:
+def test_decoding_step_writes_its_caches_in_place_by_one_program_for_all_lengths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TG_FUSE_ATTENTION", "1")
     length, programs = Variable("length", 1, 16), []
     for now in (1, 5, 16):
         n = length.bind(now)
@@ -175,6 +193,6 @@ def test_decoding_step_writes_its_caches_in_place_by_one_program_for_all_lengths
         check(scheduled, nodes)
         programs.append(scheduled.program)
     assert programs[0] == programs[1] == programs[2]
-    assert len(programs[0].kernels) == 3  # a row into each cache, and attention
+    assert len(programs[0].steps) == 3  # a row into each cache, and attention
     assert len(programs[0].numbers("state")) == 2
     assert peak_bytes(programs[0]) == {}

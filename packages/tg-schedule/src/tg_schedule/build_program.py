@@ -37,7 +37,8 @@ class _Builder:
         self.last_reader = {node: draft for group in groups for draft in group for node in draft.loads}
         self.number: dict[Node, int] = {}
         self.slots: list[BufferSlot] = []
-        self.kernels: list[Kernel] = []
+        self.names: dict[int, str] = {}
+        self.kernels: dict[tuple[object, ...], Kernel] = {}
         self.steps: list[Step] = []
         self.outputs = set(outputs)
         for node in inputs:
@@ -57,7 +58,10 @@ class _Builder:
                 self.slots[number] = dataclasses.replace(self.slots[number], role="state")
 
     def parameter(self, node: Node, access: str = "read") -> Parameter:
-        return Parameter(f"b{self.number[node]}", node.dtype, prod(node.shape), access)
+        """A buffer as a parameter of this launch's kernel; kernels name them in order, so that equal ones are one."""
+        number = self.number[node]
+        name = self.names.setdefault(number, f"b{len(self.names)}")
+        return Parameter(name, node.dtype, prod(node.shape), access)
 
     def lowering(self, draft: Draft, updated: Iterable[Node] = ()) -> Lowering:
         parameters = {n: self.parameter(n, "update" if n in updated else "read") for n in draft.loads}
@@ -68,16 +72,16 @@ class _Builder:
         stores = split_axes(stores)
         targets = list(dict.fromkeys(store.parameter for store in stores))
         parameters = (*targets, *[p for p in loaded if p not in targets])
-        kernel = Kernel(
-            f"k{len(self.kernels)}_{name}", parameters, _scalars(parameters, stores), tuple(stores)
-        )
-        self.kernels.append(kernel)
-        self.steps.append(Launch(kernel.name, tuple([int(p.name[1:]) for p in parameters])))
+        content = parameters, _scalars(parameters, stores), tuple(stores)
+        kernel = self.kernels.setdefault(content, Kernel(f"k{len(self.kernels)}_{name}", *content))
+        numbers = {name: number for number, name in self.names.items()}
+        self.steps.append(Launch(kernel.name, tuple([numbers[parameter.name] for parameter in parameters])))
 
     def group(self, drafts: Sequence[Draft]) -> None:
         """Add the kernels and steps of drafts that are launched together."""
         outputs = [node for draft in drafts for node in draft.outputs]
         head = outputs[0]
+        self.names = {}
         if head.op.name == "copy":
             self.add_result(head)
             self.steps.append(Copy(self.number[head], self.number[head.inputs[0]]))
@@ -222,8 +226,10 @@ def build_program(
     builder = _Builder(inputs, outputs, groups, choice)
     for group in groups:
         builder.group(group)
-    scalars = {var for kernel in builder.kernels for var in kernel.scalars}
+    scalars = {var for kernel in builder.kernels.values() for var in kernel.scalars}
     scalars |= {var for slot in builder.slots for var in variables(slot.size)}
     ordered = tuple(sorted(scalars, key=lambda var: var.name))
-    program = Program(name, ordered, tuple(builder.slots), tuple(builder.kernels), tuple(builder.steps))
+    program = Program(
+        name, ordered, tuple(builder.slots), tuple(builder.kernels.values()), tuple(builder.steps)
+    )
     return program, builder.number

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from tg_ir.graph import Node, toposort
 from tg_ir.symbolic import SymInt, prod
+from tg_schedule import knobs
 from tg_schedule.find_attention import Attention, find_attention
 from tg_schedule.movement import MOVED, Indices, flat_index
 from tg_schedule.places import FREE, Place, Places, behind_reshape, count, root_axes
@@ -110,10 +111,9 @@ class _Sweep:
         self.counts = {node: count(node) for node in self.order}
         self.ends = self.ends_of_reductions()
         self.costs = self.element_costs()
-        self.attention = find_attention(self.order, self.must)
+        self.attention = find_attention(self.order, self.must) if knobs.fuse_attention() else {}
         self.drafts: dict[int, Draft] = {}
         self.wants: dict[Node, dict[Draft, dict[Place, None]]] = {}
-        self.latest: dict[tuple[str, tuple[SymInt, ...]], Draft] = {}
         self.made = 0
 
     # ---- what is known of the graph before the sweep
@@ -142,9 +142,15 @@ class _Sweep:
     def ends_of_reductions(self) -> dict[Node, Node]:
         """The nodes of a reduction's size through which everything goes that uses it, its epilogue, with it."""
         users: dict[Node, list[Node]] = {}
+        above: set[Node] = set()  # what is computed from reductions: nothing else matters here
+        for node in self.order:
+            if node.op.name == "reduce" or not above.isdisjoint(node.inputs):
+                above.add(node)
         next_: dict[Node, Node | None] = {}  # the nearest node through which all users go
         depth: dict[Node | None, int] = {None: 0}
         for node in reversed(self.order):
+            if node not in above:
+                continue
             meet: Node | None = None
             if node not in self.must or node.op.name in WRITERS:
                 first, *rest = users.get(node) or [None]

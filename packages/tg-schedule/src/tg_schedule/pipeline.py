@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tg_ir.graph import Node, toposort, verify_graph
 from tg_ir.program import Program, verify_program
 from tg_ir.protocols import Buffer
+from tg_schedule import knobs
 from tg_schedule.build_program import build_program
 from tg_schedule.choose_stores import choose_stores
 from tg_schedule.decompose import decompose
@@ -71,7 +71,7 @@ def schedule_normalized(
 
     `donate`: roots and the inputs that they may be written over, by their places in the normal form.
     """
-    verify = os.environ.get("TG_VERIFY") == "1"
+    verify = knobs.verify()
     roots = _without_reshapes(decompose(normal.roots))
     if verify:
         verify_graph(roots, "decompose")
