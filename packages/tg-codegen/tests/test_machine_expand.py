@@ -8,10 +8,12 @@ import pytest
 
 pytest.importorskip("numpy", reason="the interpreter of the machine IR needs NumPy")
 import numpy as np
-from machine_apply import MACHINES, apply, build
+from machine_apply import MACHINES, apply, build, check
 
+from tg_codegen.machine.build import Builder
 from tg_codegen.machine.expand import EXPANSIONS
-from tg_codegen.machine.nodes import Function, Instr, Loop
+from tg_codegen.machine.interpret import interpret
+from tg_codegen.machine.nodes import INDEX, Address, Function, Instr, Loop
 from tg_ir.dtypes import dtype_of
 from tg_ir.numeric import evaluate_elementwise
 from tg_ir.numpy_dtypes import decode, encode, numpy_dtype
@@ -128,6 +130,20 @@ def test_integer_power_with_a_constant_has_no_loop(type: str):
         function = build("pow", type, 4, [type, exponent], 0, expansions)
         (groups,) = [s for s in function.body if isinstance(s, Loop)]
         assert not any(isinstance(s, Loop) for s in groups.body)
+
+
+def test_expansion_with_a_loop_is_made_again_where_it_does_not_reach():
+    function = Function("powers", 4)
+    b = Builder(function, WITH_WIDE_MUL)
+    x = b.load("i32", "int32", Address(b.emit("buffer", INDEX, attr=0)), "lanes")
+    for number in (1, 2):
+        with b.loop(0, 2) as i:
+            target = Address(b.emit("buffer", INDEX, attr=number), i, 16)
+            b.store("int32", target, "lanes", b.emit("pow", "i32", x, x))
+    check(function)
+    arrays = np.array([1, 2, 3, -3], np.int32), np.zeros(8, np.int32), np.zeros(8, np.int32)
+    interpret(function, arrays)
+    assert arrays[1].tolist() == arrays[2].tolist() == 2 * [1, 4, 27, 0]
 
 
 def float_pairs(type: str) -> tuple[np.ndarray, np.ndarray]:

@@ -263,7 +263,9 @@ class _NestLowering:
     @contextmanager
     def scope(self, binds: Iterable[str]) -> Iterator[None]:
         self.scopes.append(_Scope(frozenset(binds)))
+        staged = dict(self.staged)
         yield
+        self.staged = staged  # what was staged inside is an array of that place alone
         self.scopes.pop()
 
     # ---- points

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from tg_codegen.machine.nodes import INDEX, OPS, Address, Assign, Function, If, Instr, Loop, Reg, Statement
 
-__all__ = ["Builder", "Expansion"]
+__all__ = ["FOLDS", "Builder", "Expansion"]
 
 Expansion = Callable[..., Reg | None]
 """`(builder, *operands)` or, for an operation with an attribute, `(builder, *operands, attr)` -> the result, or None
@@ -21,7 +21,7 @@ where the target has the operation on these operands.
 
 Under ("load", dtype) and ("store", dtype) stands what takes the arguments of `load` and `store`."""
 
-_FOLDS: dict[str, Callable[[int, int], int]] = {
+FOLDS: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
@@ -36,6 +36,8 @@ _FOLDS: dict[str, Callable[[int, int], int]] = {
     "floordiv": lambda a, b: a // b if b else 0,
     "mod": lambda a, b: a % b if b else 0,
 }
+"""What operations on indices compute; the builder does so where it knows the operands."""
+
 _NEUTRAL = {("add", 0), ("sub", 0), ("mul", 1), ("or", 0), ("floordiv", 1)}
 _COMMUTE = frozenset({"add", "mul", "min", "max", "and", "or", "xor", "eq", "ne"})
 
@@ -131,8 +133,8 @@ class Builder:
 
     def _fold(self, op: str, a: Reg, b: Reg) -> Reg | None:
         x, y = self._value.get(a), self._value.get(b)
-        if x is not None and y is not None and op in _FOLDS:
-            return self.const(INDEX, _FOLDS[op](x, y))
+        if x is not None and y is not None and op in FOLDS:
+            return self.const(INDEX, FOLDS[op](x, y))
         if (op, y) in _NEUTRAL:
             return a
         if op in _COMMUTE and (op, x) in _NEUTRAL:
@@ -237,4 +239,4 @@ class Builder:
         self._frames[-1].statements.append(Assign(targets, sources))
 
 
-assert all(op in OPS for op in _FOLDS), "a fold of an operation that does not exist"
+assert all(op in OPS for op in FOLDS), "a fold of an operation that does not exist"

@@ -11,7 +11,6 @@ from tg_codegen.machine.terms import BITS, Term, fma, select
 __all__ = ["FLOAT_DIVISION", "INTEGER_DIVISION", "PRODUCTS", "power"]
 
 _UNSIGNED = {"i32": "u32", "u32": "u32", "i64": "u64", "u64": "u64"}
-_SIGNED = {"u32": "i32", "u64": "i64"}
 
 
 def _constant(x: Term) -> int | None:
@@ -106,7 +105,7 @@ def floordiv(x: Term, y: Term) -> Term:
         return select(y == 0, 0, select((x ^ y) < 0, down, quotient))
     if divisor == 0:
         return x.const(0)
-    if type in _SIGNED.values():
+    if type != _UNSIGNED[type]:
         sign = x >> (width - 1)  # a negative x is the complement of one that is not
         quotient = (
             _over_constant((x ^ sign).bits(_UNSIGNED[type]), abs(divisor), width - 1).bits(type)
@@ -144,7 +143,7 @@ def power(x: Term, y: Term) -> Term:
     with b.loop(0, width, carried=carried):
         product = select((left & 1) == 0, result, result * square)
         b.assign(carried, (product.reg, (square * square).reg, (left >> 1).reg))
-    if x.type in _UNSIGNED and x.type == _UNSIGNED[x.type]:
+    if x.type == _UNSIGNED[x.type]:
         return result
     return select((y >= 0) | (x == 1) | (x == -1), result, 0)  # of -1 the bits of y that count are the same
 

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from tg_codegen.machine.build import FOLDS
 from tg_codegen.machine.nodes import (
     INDEX,
     MEMORY_BYTES,
@@ -231,22 +232,8 @@ def _wrap(value: int) -> int:
 
 
 _INDEX_OPS: dict[str, Callable[..., int]] = {
-    "neg": lambda a: -a,
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b if b else 0,
-    "mod": lambda a, b: a % b if b else 0,
-    "min": min,
-    "max": max,
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "lt": lambda a, b: int(a < b),
-    "le": lambda a, b: int(a <= b),
-    "eq": lambda a, b: int(a == b),
-    "ne": lambda a, b: int(a != b),
-    "select": lambda a, b, c: b if a else c,
-}
+    **FOLDS, "neg": lambda a: -a, "select": lambda a, b, c: b if a else c,
+}  # fmt: skip
 
 
 # ---- fused multiply-add ------------------------------------------------------------------------------------

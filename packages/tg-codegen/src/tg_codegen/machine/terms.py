@@ -23,11 +23,16 @@ def number_bits(value: float | int, type: str) -> int:
     return int(value) & ((1 << BITS[type]) - 1)
 
 
+def _operator(op: str, type: str = "") -> Callable[..., Term]:
+    """A method for Python's operator."""
+    return lambda self, *others: self.emit(op, *others, type=type)
+
+
 class Term:
     """A register of a builder. Comparisons give bool terms; `==` does not compare identities."""
 
     __slots__ = ("b", "reg")
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, b: Builder, reg: Reg):
         self.b, self.reg = b, reg
@@ -53,65 +58,22 @@ class Term:
         """Converted to another type."""
         return self if type == self.type else self.emit("convert", type=type)
 
-    def __add__(self, other: Term | float) -> Term:
-        return self.emit("add", other)
-
-    def __sub__(self, other: Term | float) -> Term:
-        return self.emit("sub", other)
-
-    def __rsub__(self, other: float) -> Term:
-        return self.const(other) - self
-
-    def __mul__(self, other: Term | float) -> Term:
-        return self.emit("mul", other)
-
-    def __truediv__(self, other: Term | float) -> Term:
-        return self.emit("div", other)
-
-    def __rtruediv__(self, other: float) -> Term:
-        return self.const(other) / self
-
-    def __neg__(self) -> Term:
-        return self.emit("neg")
-
-    def __abs__(self) -> Term:
-        return self.emit("abs")
-
-    def __invert__(self) -> Term:
-        return self.emit("not")
-
-    def __and__(self, other: Term | int) -> Term:
-        return self.emit("and", other)
-
-    def __or__(self, other: Term | int) -> Term:
-        return self.emit("or", other)
-
-    def __xor__(self, other: Term | int) -> Term:
-        return self.emit("xor", other)
-
-    def __lshift__(self, other: Term | int) -> Term:
-        return self.emit("shl", other)
-
-    def __rshift__(self, other: Term | int) -> Term:
-        return self.emit("shr", other)
-
-    def __lt__(self, other: Term | float) -> Term:
-        return self.emit("lt", other, type="bool")
-
-    def __le__(self, other: Term | float) -> Term:
-        return self.emit("le", other, type="bool")
-
     def __gt__(self, other: Term | float) -> Term:
         return (other if isinstance(other, Term) else self.const(other)) < self
 
     def __ge__(self, other: Term | float) -> Term:
         return (other if isinstance(other, Term) else self.const(other)) <= self
 
-    def __eq__(self, other: Term | float) -> Term:  # type: ignore[override]
-        return self.emit("eq", other, type="bool")
+    def __rsub__(self, other: float) -> Term:
+        return self.const(other) - self
 
-    def __ne__(self, other: Term | float) -> Term:  # type: ignore[override]
-        return self.emit("ne", other, type="bool")
+    def __rtruediv__(self, other: float) -> Term:
+        return self.const(other) / self
+
+    __add__, __sub__, __mul__, __truediv__ = map(_operator, ("add", "sub", "mul", "div"))
+    __and__, __or__, __xor__, __lshift__, __rshift__ = map(_operator, ("and", "or", "xor", "shl", "shr"))
+    __lt__, __le__, __eq__, __ne__ = (_operator(op, "bool") for op in ("lt", "le", "eq", "ne"))
+    __neg__, __abs__, __invert__ = map(_operator, ("neg", "abs", "not"))
 
 
 def fma(a: Term, b: Term | float, c: Term | float) -> Term:
