@@ -11,8 +11,9 @@ import numpy as np
 from x86_64_run import LEVELS, run
 
 from tg_codegen.machine.build import Builder
+from tg_codegen.machine.expand import EXPANSIONS
 from tg_codegen.machine.interpret import DTYPE, interpret
-from tg_codegen.machine.nodes import DATA, FLOATS, INDEX, INTEGERS, MEMORY_BYTES, Address, Function, Reg
+from tg_codegen.machine.nodes import DATA, FLOATS, INDEX, INTEGERS, MEMORY_BYTES, OPS, Address, Function, Reg
 from tg_codegen.machine.verify import verify
 from tg_codegen.x86_64.backend import compile_function, expansions, lanes
 from tg_ir.dtypes import dtype_of
@@ -86,7 +87,7 @@ def both(
 
 
 def operation_rows() -> list[tuple[str, str, tuple[str, ...]]]:
-    """(operation, type of the result, types of the operands) of all that no mathematics is needed for."""
+    """(operation, type of the result, types of the operands), expanded or not."""
     rows = []
     number, data = (*INTEGERS, *FLOATS), DATA
     for op, types in {
@@ -104,8 +105,9 @@ def operation_rows() -> list[tuple[str, str, tuple[str, ...]]]:
     rows += [("select", type, ("bool", type, type)) for type in data]
     rows += [("fma", type, (type,) * 3) for type in FLOATS]
     rows += [("convert", to, (type,)) for type in number for to in number if to != type]
+    rows += [(op, type, (type,) * OPS[op].arity) for op, type in EXPANSIONS if " " not in op]
     rows += [("bitcast", to, (type,)) for type in number for to in number if to[1:] == type[1:]]
-    return rows
+    return list(dict.fromkeys(rows))
 
 
 def load(b: Builder, type: str, number: int, at: Reg) -> Reg:
@@ -501,3 +503,14 @@ def test_scratch_memory_is_read_after_it_is_written(level):
         b.load("f32", "float32", Address(second), "lanes", volatile=True),
     )
     both(function, level, [x, np.zeros(n, np.float32)])
+
+
+def test_amx_level_computes_as_avx512_does():
+    made = []
+    for level in ("avx512", "amx"):
+        function, b = builder("copy", level)
+        b.store(
+            "float32", Address(buffer(b, 1)), "lanes", b.emit("exp", "f32", load(b, "f32", 0, b.index(0)))
+        )
+        made.append(compiled(function, level))
+    assert made[0] == made[1]
