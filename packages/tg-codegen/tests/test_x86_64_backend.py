@@ -14,7 +14,6 @@ from tg_codegen.machine.build import Builder
 from tg_codegen.machine.expand import EXPANSIONS
 from tg_codegen.machine.interpret import DTYPE, interpret
 from tg_codegen.machine.nodes import DATA, FLOATS, INDEX, INTEGERS, MEMORY_BYTES, OPS, Address, Function, Reg
-from tg_codegen.machine.verify import verify
 from tg_codegen.x86_64.backend import compile_function, expansions, lanes
 from tg_ir.dtypes import dtype_of
 from tg_ir.numpy_dtypes import numpy_dtype
@@ -53,8 +52,13 @@ def random_data(rng: np.random.Generator, type: str, count: int) -> np.ndarray:
         )
 
 
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function and its registers' allocation are verified as they are compiled."""
+    monkeypatch.setenv("TG_VERIFY", "1")
+
+
 def compiled(function: Function, level: str) -> bytes:
-    verify(function)
     return compile_function(function, level)[0]
 
 
@@ -335,6 +339,7 @@ def random_graph(rng: np.random.Generator, b: Builder, values: dict[str, list[Re
         values[made.type].append(made)
 
 
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("which", range(6))
 def test_random_graph_with_many_live_values_is_as_interpreted(which, level):
@@ -358,6 +363,7 @@ def test_random_graph_with_many_live_values_is_as_interpreted(which, level):
     both(function, level, [*inputs, *outputs])
 
 
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("which", range(6))
 def test_nested_loops_that_carry_and_exchange_values_are_as_interpreted(which, level):
@@ -414,6 +420,7 @@ def test_nested_loops_that_carry_and_exchange_values_are_as_interpreted(which, l
         both(function, level, [x, y, *outputs], [rows_, columns_])
 
 
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("which", range(4))
 def test_random_indices_with_many_live_values_are_as_interpreted(which, level):
