@@ -11,9 +11,9 @@ import numpy as np
 from x86_64_run import LEVELS, run
 
 from tg_codegen.machine.build import Builder
+from tg_codegen.machine.expand import EXPANSIONS
 from tg_codegen.machine.interpret import DTYPE, interpret
-from tg_codegen.machine.nodes import DATA, FLOATS, INDEX, INTEGERS, MEMORY_BYTES, Address, Function, Reg
-from tg_codegen.machine.verify import verify
+from tg_codegen.machine.nodes import DATA, FLOATS, INDEX, INTEGERS, MEMORY_BYTES, OPS, Address, Function, Reg
 from tg_codegen.x86_64.backend import compile_function, expansions, lanes
 from tg_ir.dtypes import dtype_of
 from tg_ir.numpy_dtypes import numpy_dtype
@@ -52,8 +52,13 @@ def random_data(rng: np.random.Generator, type: str, count: int) -> np.ndarray:
         )
 
 
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function and its registers' allocation are verified as they are compiled."""
+    monkeypatch.setenv("TG_VERIFY", "1")
+
+
 def compiled(function: Function, level: str) -> bytes:
-    verify(function)
     return compile_function(function, level)[0]
 
 
@@ -86,7 +91,7 @@ def both(
 
 
 def operation_rows() -> list[tuple[str, str, tuple[str, ...]]]:
-    """(operation, type of the result, types of the operands) of all that no mathematics is needed for."""
+    """(operation, type of the result, types of the operands), expanded or not."""
     rows = []
     number, data = (*INTEGERS, *FLOATS), DATA
     for op, types in {
@@ -104,8 +109,9 @@ def operation_rows() -> list[tuple[str, str, tuple[str, ...]]]:
     rows += [("select", type, ("bool", type, type)) for type in data]
     rows += [("fma", type, (type,) * 3) for type in FLOATS]
     rows += [("convert", to, (type,)) for type in number for to in number if to != type]
+    rows += [(op, type, (type,) * OPS[op].arity) for op, type in EXPANSIONS if " " not in op]
     rows += [("bitcast", to, (type,)) for type in number for to in number if to[1:] == type[1:]]
-    return rows
+    return list(dict.fromkeys(rows))
 
 
 def load(b: Builder, type: str, number: int, at: Reg) -> Reg:
@@ -333,6 +339,7 @@ def random_graph(rng: np.random.Generator, b: Builder, values: dict[str, list[Re
         values[made.type].append(made)
 
 
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("which", range(6))
 def test_random_graph_with_many_live_values_is_as_interpreted(which, level):
@@ -356,6 +363,7 @@ def test_random_graph_with_many_live_values_is_as_interpreted(which, level):
     both(function, level, [*inputs, *outputs])
 
 
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("which", range(6))
 def test_nested_loops_that_carry_and_exchange_values_are_as_interpreted(which, level):
@@ -412,6 +420,7 @@ def test_nested_loops_that_carry_and_exchange_values_are_as_interpreted(which, l
         both(function, level, [x, y, *outputs], [rows_, columns_])
 
 
+@pytest.mark.usefixtures("verified")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("which", range(4))
 def test_random_indices_with_many_live_values_are_as_interpreted(which, level):
@@ -501,3 +510,14 @@ def test_scratch_memory_is_read_after_it_is_written(level):
         b.load("f32", "float32", Address(second), "lanes", volatile=True),
     )
     both(function, level, [x, np.zeros(n, np.float32)])
+
+
+def test_amx_level_computes_as_avx512_does():
+    made = []
+    for level in ("avx512", "amx"):
+        function, b = builder("copy", level)
+        b.store(
+            "float32", Address(buffer(b, 1)), "lanes", b.emit("exp", "f32", load(b, "f32", 0, b.index(0)))
+        )
+        made.append(compiled(function, level))
+    assert made[0] == made[1]

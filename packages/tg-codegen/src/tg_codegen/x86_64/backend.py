@@ -9,12 +9,17 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
+
 from tg_codegen.machine.allocate_registers import allocate_registers
+from tg_codegen.machine.check_allocation import check_allocation
 from tg_codegen.machine.nodes import Function, Instr, Statement
+from tg_codegen.machine.verify import verify
 from tg_codegen.x86_64.abi import FRAME_BYTES, Frame, Registers
 from tg_codegen.x86_64.emit import emit
 from tg_codegen.x86_64.expand import expansions
-from tg_codegen.x86_64.select import Selector
+from tg_codegen.x86_64.select import Rule, Selector
 from tg_codegen.x86_64.select_data import data_rules
 from tg_codegen.x86_64.select_index import index_rules
 from tg_codegen.x86_64.select_memory import memory_rules
@@ -33,6 +38,7 @@ def compile_function(
     """Position-independent code, its entry first, and what it needs.
 
     The argument block holds the addresses of `buffers` buffers, by default as many as the function uses, then scalars.
+    TG_VERIFY=1 verifies the function and the allocation of registers.
     """
     assert function.lanes == lanes(level), (
         f"{function.name} has {function.lanes} lanes, {level} has {lanes(level)}"
@@ -40,14 +46,25 @@ def compile_function(
     if buffers is None:
         buffers = 1 + max([i.attr for i in _instructions(function.body) if i.op == "buffer"], default=-1)
     wide = level != "avx2"
-    code = Selector(function, level, data_rules(wide) | index_rules() | memory_rules(), buffers).select()
+    check = os.environ.get("TG_VERIFY") == "1"
+    if check:
+        verify(function, "lowering")
+    code = Selector(function, level, _rules(wide), buffers).select()
     scratch_bytes = -(-function.scratch_bytes // 64) * 64
-    allocation = allocate_registers(code, Registers(wide, scratch_bytes + FRAME_BYTES))
+    registers = Registers(wide, scratch_bytes + FRAME_BYTES)
+    allocation = allocate_registers(code, registers)
+    if check:
+        check_allocation(code, allocation, registers)
     used = [number for reg, number in allocation.numbers.items() if reg.file == "gpr"]
     frame = Frame.of(scratch_bytes, allocation.slot_bytes, used)
     binary = emit(allocation.code, allocation.numbers, frame, f"x86_64:{level}")
     resources = {"stack_bytes": frame.size_bytes, "spills": allocation.spills, "reloads": allocation.reloads}
     return binary, resources
+
+
+@cache
+def _rules(wide: bool) -> dict[tuple[str, str], Rule]:
+    return data_rules(wide) | index_rules() | memory_rules()
 
 
 def _instructions(body: list[Statement]) -> list[Instr]:

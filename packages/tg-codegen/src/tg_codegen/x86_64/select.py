@@ -260,8 +260,6 @@ class Selector:
             return
         for waiting in [reg for reg, load in self.pending.items() if target in self.reads[id(load)]]:
             self.materialise(waiting)
-        for waiting in [reg for reg, compare in self.compares.items() if target in compare.args]:
-            self.truth(waiting)
         start = len(self.items)
         made = rule(self, instr)
         self.values[dst] = self._renamed(start, made, self.values[target]) if target in self.values else made

@@ -299,7 +299,9 @@ def _quiet_extreme(name: str) -> Rule:
 
     def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
         (a, b), type = instr.args, instr.dst.type
-        if b in s.bits:
+        if b in s.bits or (
+            a in s.carried and a not in s.bits
+        ):  # what is accumulated waits for less as the second
             a, b = b, a
         opcode = name + ("ps" if type == "f32" else "pd")
         first, second = s.parts(a), s.operands(b)
