@@ -270,7 +270,7 @@ class LinearScan:
                 if owners[bit] is not None:
                     cost += self.cost(owners[bit], now, True)
             else:
-                for owner in set(owners[bit : bit + units]):
+                for owner in dict.fromkeys(owners[bit : bit + units]):
                     if owner is not None:
                         if owner not in costs:
                             costs[owner] = self.cost(owner, now, True)
