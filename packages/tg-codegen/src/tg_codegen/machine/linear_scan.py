@@ -367,8 +367,9 @@ class LinearScan:
                 start = 2 * loop.start
                 loop = loop.outer
             limit = len(items)
-            for label, branch in joins[bisect_right(joins, (start >> 1, _NEVER)) :]:
-                if branch < start >> 1:
+            for k in range(bisect_right(joins, (start >> 1, _NEVER)), len(joins)):
+                label, branch = joins[k]
+                if branch < start >> 1 or 2 * label > mentions[-1]:
                     limit = label
                     break
             behind = bisect_left(mentions, 2 * limit, first)
