@@ -160,6 +160,15 @@ def test_register_written_in_a_loop_is_spilled_once_behind_it():
     assert names.count("reload") == 1
 
 
+def test_value_that_is_reloaded_to_be_copied_is_reloaded_into_the_copy():
+    first, *others = regs(6)
+    items = [inst("make", (reg,), (), reg.number) for reg in (first, *others)] + [out(reg) for reg in others]
+    items += [inst("copy", (others[0],), (first,)), out(others[0])]
+    names = opcodes(allocated(items, Toy()))
+    assert names.count("reload") == 1
+    assert "copy" not in names
+
+
 def test_constant_that_finds_no_register_is_made_again():
     values = regs(9)
     items = []

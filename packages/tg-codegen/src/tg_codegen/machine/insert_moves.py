@@ -2,7 +2,7 @@
 
 A piece that begins with a read begins with a reload. A register that is reloaded anywhere is stored behind each of its
 writes; where the write's piece covers a loop around it, once behind that loop. A value with `remake` has no slot: it is
-made again. A copy within one place vanishes.
+made again. A copy within one place vanishes, and what would be reloaded only to be copied is reloaded into the copy.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ class _Rewrite:
         self.gaps: dict[int, _Gap] = {}
         self.names: dict[int, dict[VReg, VReg]] = {}  # of pieces, by item
         self.dropped: set[int] = set()
+        self.loads: list[tuple[int, VReg, VReg]] = []  # (item, piece, register)
+        self.stores: dict[VReg, list[tuple[int, VReg]]] = {}
+        self.only: dict[VReg, int] = {}  # pieces with one read -> their reload
         self.result = Allocation(self.code, {}, [])
 
     def run(self) -> Allocation:
@@ -64,68 +67,83 @@ class _Rewrite:
             place = interval.place
             numbers[reg] = scan.files[reg.file].numbers[place] if place >= 0 else reg.fixed
         if scan.pieces:
-            self.place_pieces()
+            self.name_pieces()
         for index, ties in scan.tie_copies.items():
             names = self.names.setdefault(index, {})
             for dst, src in ties:
                 to, of = names.get(dst, dst), names.get(src, src)
-                if numbers[to] != numbers[of]:
+                if not self.reload_into(to, of):
                     self.result.copies += 1
                     self.gap(index).copies.append((self.target.copy(to, of), Inserted("copy", index, to, of)))
                 names[src] = to
         for index in scan.copies:
             inst, names = self.code.items[index], self.names.get(index, {})
-            dst, src = inst.defs[0], inst.uses[0]
-            if dst.file == src.file and numbers[names.get(dst, dst)] == numbers[names.get(src, src)]:
+            to, of = inst.defs[0], inst.uses[0]
+            to, of = names.get(to, to), names.get(of, of)
+            if to.file == of.file and (numbers[to] == numbers[of] or self.reload_into(to, of)):
                 self.dropped.add(index)
+        if scan.pieces:
+            self.insert_memory()
         self.emit()
         return self.result
 
     def gap(self, index: int) -> _Gap:
         return self.gaps.setdefault(index, _Gap())
 
-    def place_pieces(self) -> None:
-        """Name the pieces of every split register, and insert what moves its value."""
-        scan, result, target = self.scan, self.result, self.target
+    def name_pieces(self) -> None:
+        """Name the pieces of every split register, and find where they begin with a reload and are written."""
+        scan, numbers = self.scan, self.result.numbers
         count = max(reg.number for reg in scan.live.intervals) + 1
-        loads: dict[VReg, list[tuple[int, VReg]]] = {}
-        named: dict[VReg, list[tuple[Interval, VReg]]] = {}
         for reg, parts in scan.pieces.items():
+            self.stores[reg] = []
             for part in parts:
                 name = reg
                 if part is not scan.live.intervals[reg]:
                     name = VReg(count, reg.file, reg.units, reg.align)
                     count += 1
-                    result.numbers[name] = scan.files[reg.file].numbers[part.place]
+                    numbers[name] = scan.files[reg.file].numbers[part.place]
                     for position in part.mentions:
                         self.names.setdefault(position >> 1, {})[reg] = name
                     if self.begins_with_reload(reg, part):
-                        loads.setdefault(reg, []).append((part.start >> 1, name))
-                named.setdefault(reg, []).append((part, name))
-        remade = {reg for reg in loads if reg.remake is not None and self.written_once(reg)}
-        slots = self.assign_slots([reg for reg in loads if reg not in remade])
-        for reg, places in loads.items():
-            for index, name in places:
-                if reg in remade:
-                    inst, what = _renamed(reg.remake, {reg: name}), Inserted("remake", index, name, reg)
-                else:
-                    inst, what = (
-                        target.reload(name, slots[reg]),
-                        Inserted("reload", index, name, slot=slots[reg]),
-                    )
-                self.gap(index).loads.append((inst, what))
-            result.remakes += len(places) * (reg in remade)
-            result.reloads += len(places) * (reg not in remade)
-            if reg not in remade:
-                for index, name in dict.fromkeys(self.writes(named[reg])):
-                    result.spills += 1
-                    what = Inserted("spill", index, name, slot=slots[reg])
-                    self.gap(index).stores.append((target.spill(name, slots[reg]), what))
-            elif len(first := scan.live.intervals[reg].mentions) == 1:
-                index = first[0] >> 1
-                if self.code.items[index].defs == (reg,):
-                    self.dropped.add(index)
-                    del result.numbers[reg]
+                        if part.mentions == [part.start]:
+                            self.only[name] = len(self.loads)
+                        self.loads.append((part.start >> 1, name, reg))
+                self.stores[reg] += self.writes(part, name)
+
+    def reload_into(self, to: VReg, of: VReg) -> bool:
+        """Where a value is reloaded only to be copied, reload the copy."""
+        if of not in self.only:
+            return False
+        at = self.only[of]
+        index, _, reg = self.loads[at]
+        self.loads[at] = (index, to, reg)
+        del self.result.numbers[of]
+        return True
+
+    def insert_memory(self) -> None:
+        result, target = self.result, self.target
+        reloaded = dict.fromkeys(reg for _, _, reg in self.loads)
+        remade = {reg for reg in reloaded if reg.remake is not None and self.written_once(reg)}
+        slots = self.assign_slots([reg for reg in reloaded if reg not in remade])
+        for index, name, reg in self.loads:
+            if reg in remade:
+                inst, what = _renamed(reg.remake, {reg: name}), Inserted("remake", index, name, reg)
+            else:
+                slot = slots[reg]
+                inst, what = target.reload(name, slot), Inserted("reload", index, name, slot=slot)
+            self.gap(index).loads.append((inst, what))
+            result.remakes += reg in remade
+            result.reloads += reg not in remade
+        for reg, slot in slots.items():
+            for index, name in dict.fromkeys(self.stores[reg]):
+                result.spills += 1
+                what = Inserted("spill", index, name, slot=slot)
+                self.gap(index).stores.append((target.spill(name, slot), what))
+        for reg in remade:
+            first = self.scan.live.intervals[reg].mentions
+            if len(first) == 1 and self.code.items[first[0] >> 1].defs == (reg,):
+                self.dropped.add(first[0] >> 1)
+                del result.numbers[reg]
 
     def begins_with_reload(self, reg: VReg, part: Interval) -> bool:
         first = part.mentions[0]
@@ -137,17 +155,16 @@ class _Rewrite:
     def written_once(self, reg: VReg) -> bool:
         return sum(position & 1 for part in self.scan.pieces[reg] for position in part.mentions) == 1
 
-    def writes(self, parts: list[tuple[Interval, VReg]]) -> list[tuple[int, VReg]]:
-        """Before which items a register's value is to be stored: behind its writes, or loops around them."""
+    def writes(self, part: Interval, name: VReg) -> list[tuple[int, VReg]]:
+        """Before which items a piece's value is to be stored: behind its writes, or loops around them."""
         found = []
-        for part, name in parts:
-            for position in part.mentions:
-                if position & 1:
-                    index = position >> 1
-                    loop = self.scan.live.loop_of[index] if index >= 0 else None
-                    while loop is not None and 2 * loop.start >= part.start:
-                        index, loop = loop.end, loop.outer
-                    found.append((index + 1, name))
+        for position in part.mentions:
+            if position & 1:
+                index = position >> 1
+                loop = self.scan.live.loop_of[index] if index >= 0 else None
+                while loop is not None and 2 * loop.start >= part.start:
+                    index, loop = loop.end, loop.outer
+                found.append((index + 1, name))
         return found
 
     def assign_slots(self, regs: list[VReg]) -> dict[VReg, int]:

@@ -270,7 +270,7 @@ class LinearScan:
                 if owners[bit] is not None:
                     cost += self.cost(owners[bit], now, True)
             else:
-                for owner in set(owners[bit : bit + units]):
+                for owner in dict.fromkeys(owners[bit : bit + units]):
                     if owner is not None:
                         if owner not in costs:
                             costs[owner] = self.cost(owner, now, True)
@@ -367,8 +367,9 @@ class LinearScan:
                 start = 2 * loop.start
                 loop = loop.outer
             limit = len(items)
-            for label, branch in joins[bisect_right(joins, (start >> 1, _NEVER)) :]:
-                if branch < start >> 1:
+            for k in range(bisect_right(joins, (start >> 1, _NEVER)), len(joins)):
+                label, branch = joins[k]
+                if branch < start >> 1 or 2 * label > mentions[-1]:
                     limit = label
                     break
             behind = bisect_left(mentions, 2 * limit, first)

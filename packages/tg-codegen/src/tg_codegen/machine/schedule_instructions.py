@@ -100,7 +100,9 @@ class _Run:
         ready: list[tuple[int, int]] = []  # (-height, index) of what can issue now
         later = [(0, i) for i, count in enumerate(self.waiting_for) if not count]  # (cycle, index)
         heapify(later)
-        held: list[tuple[int, int]] = []  # what waits for a register
+        held: list[tuple[int, int]] = []  # what waits for a register, the most urgent first
+        held_in_order: list[int] = []  # the same in source order; in both, what has left is skipped
+        is_held = [False] * len(self.run)
         time = 0
         while len(order) < len(self.run):
             while later and (later[0][0] <= time or not ready):
@@ -110,11 +112,14 @@ class _Run:
                 _, i = heappop(ready)
                 if not self._fits(i):
                     heappush(held, (-heights[i], i))
+                    heappush(held_in_order, i)
+                    is_held[i] = True
                     continue
             else:
-                i = min(i for _, i in held)
-                held = [entry for entry in held if entry[1] != i]
-                heapify(held)
+                i = heappop(held_in_order)
+                if not is_held[i]:
+                    continue
+                is_held[i] = False
             order.append(self.run[i])
             time = max(time, earliest[i]) + 1
             for follower, wait in self.followers[i]:
@@ -122,9 +127,13 @@ class _Run:
                 self.waiting_for[follower] -= 1
                 if not self.waiting_for[follower]:
                     heappush(later, (earliest[follower], follower))
-            for _ in range(self._issue(i)):
-                if held:
-                    heappush(ready, heappop(held))
+            freed = self._issue(i)
+            while freed > 0 and held:
+                entry = heappop(held)
+                if is_held[entry[1]]:
+                    is_held[entry[1]] = False
+                    heappush(ready, entry)
+                    freed -= 1
             if any(self.live[file] > limit for file, limit in self.limits.items()):
                 return self.run
         return order
@@ -142,12 +151,8 @@ class _Run:
                 if key in written:
                     self._follow(written[key], i, cycles[written[key]])
                 read.setdefault(key, []).append(i)
-            for (
-                d,
-                u,
-            ) in (
-                inst.tied
-            ):  # where a value dies in its tied use no copy is needed: other reads stay before it
+            # Where a value dies in its tied use no copy is needed: its other reads stay in front.
+            for d, u in inst.tied:
                 source = inst.uses[u]
                 if source is not inst.defs[d] and self.intervals[source].end == 2 * (self.first + i) + 1:
                     for reader in read.get(source, ()):
