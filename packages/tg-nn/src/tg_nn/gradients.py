@@ -62,10 +62,12 @@ class LossScaler:
     """
 
     def __init__(
-        self, scale: float = 65536.0, growth: float = 2.0, backoff: float = 0.5, interval: int = 2000
-    ):
+        self, scale: float = 65536.0, growth: float = 2.0, backoff: float = 0.5, interval: int = 2000,
+        device: str | None = None,
+    ):  # fmt: skip
         self.growth, self.backoff, self.interval = growth, backoff, interval
-        self.scale, self.streak = Tensor(float(scale)).clone(), zeros(dtype="int64")
+        self.scale = Tensor(float(scale), device=device).clone()
+        self.streak = zeros(dtype="int64", device=device)
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """The loss to call `backward` on."""
