@@ -64,6 +64,7 @@ def tg(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_train_says_where_the_run_lies_and_resumes_it(tmp_path: Path):
     options = ("train", "digits", "--epochs", "1", "--batch-size", "479")
     done = tg(tmp_path, *options)

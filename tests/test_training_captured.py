@@ -39,8 +39,8 @@ def losses(make, device: str, captured: bool, dtype: str | None) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("make", [convnet, gpt])
-@pytest.mark.parametrize("dtype", [None, "bfloat16", "float16"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "dtype"), [(convnet, None), (gpt, "bfloat16"), (convnet, "float16")])
 def test_captured_training_gives_the_losses_of_the_interpreter(make, dtype: str | None):
     if tg.Device.default != "CPU":
         pytest.skip("no compiler for this machine")
