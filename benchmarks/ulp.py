@@ -41,9 +41,7 @@ def main() -> None:
         if end == LARGE:
             worst, at, over = max((worst, at, over), measure_large(name, options.level))
         seconds = time.perf_counter() - started
-        print(
-            f"{name:5} {worst:.3f} ulp at {at!r}; over 1 ulp: {over} arguments; {seconds:.0f} s", flush=True
-        )
+        print(f"{name:5} {worst:.3f} ulp at {at!r}; over 1 ulp: {over} arguments; {seconds:.0f} s", flush=True)
 
 
 def measure(name: str, level: str, end: int) -> tuple[float, float, int]:
