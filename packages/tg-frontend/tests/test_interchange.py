@@ -287,3 +287,18 @@ def test_dlpack_of_another_device_is_refused():
 
     with pytest.raises(DeviceError, match="from_dlpack: the memory is on a device of type 10"):
         Tensor.from_dlpack(Elsewhere())
+
+
+def test_frombuffer_shares_the_bytes_from_an_offset():
+    raw = bytearray(b"head" + bytes(range(8)))
+    shared = tg.frombuffer(raw, dtype="uint8", shape=(2, 3), offset=5)
+    assert shared.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert tg.frombuffer(raw, dtype="uint16", offset=4).shape == (4,)
+    with pytest.raises(ShapeError, match="got 12 bytes, want 40 from offset 0 on"):
+        tg.frombuffer(raw, dtype="float32", shape=(10,))
+
+
+def test_tobytes_gives_row_major_bytes():
+    x = Tensor([[1, 2], [3, 4]], dtype="uint8")
+    assert x.t().tobytes() == bytes([1, 3, 2, 4])
+    assert Tensor([1.5], dtype="bfloat16").tobytes() == b"\xc0\x3f"

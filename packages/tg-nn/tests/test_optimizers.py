@@ -186,6 +186,12 @@ def test_schedule_equals_pytorch(name: str):
     np.testing.assert_allclose([ours(t) for t in range(16)], torch_rates(theirs, 16), rtol=1e-9, atol=1e-12)
 
 
+def test_one_cycle_of_a_few_steps_has_rates_within_its_limits():
+    for steps in (1, 2, 3, 4):
+        rates = [schedules.one_cycle(0.5, steps)(t) for t in range(steps)]
+        assert rates[0] == pytest.approx(0.02) and all(0 < rate <= 0.5 for rate in rates)
+
+
 def test_warm_up_rises_to_the_start_of_what_follows():
     ours = schedules.warm_up(schedules.cosine(0.5, 10), 4)
     got = [ours(t) for t in range(15)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 from collections.abc import Iterable, Iterator
 
-from tg_frontend import Tensor, dtypes, no_grad, stack, where, zeros
+from tg_frontend import Tensor, dtypes, no_grad, where, zeros
 from tg_nn.attention import MultiheadAttention
 from tg_nn.layers import Embedding, Linear, _Convolution
 from tg_nn.module import Module
@@ -19,7 +21,7 @@ __all__ = ["LossScaler", "WeightAverage", "clip_grad_norm_", "clip_grad_value_",
 def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale all gradients down together until their norm is at most `max_norm`; gives the norm before, as a tensor."""
     owners = [p for p in parameters if p.grad is not None]
-    total = stack([p.grad.float().square().sum() for p in owners]).sum().sqrt()
+    total = sum([p.grad.float().square().sum() for p in owners]).sqrt()
     factor = (max_norm / (total + 1e-6)).clamp(max=1.0)
     for p in owners:
         p.grad = (p.grad * factor).detach()
@@ -62,10 +64,12 @@ class LossScaler:
     """
 
     def __init__(
-        self, scale: float = 65536.0, growth: float = 2.0, backoff: float = 0.5, interval: int = 2000
-    ):
+        self, scale: float = 65536.0, growth: float = 2.0, backoff: float = 0.5, interval: int = 2000,
+        device: str | None = None,
+    ):  # fmt: skip
         self.growth, self.backoff, self.interval = growth, backoff, interval
-        self.scale, self.streak = Tensor(float(scale)).clone(), zeros(dtype="int64")
+        self.scale = Tensor(float(scale), device=device).clone()
+        self.streak = zeros(dtype="int64", device=device)
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """The loss to call `backward` on."""
@@ -77,7 +81,7 @@ class LossScaler:
         owners = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         for p in owners:
             p.grad = (p.grad.float() / self.scale).detach()
-        return ~stack([p.grad.isfinite().all() for p in owners]).all()
+        return ~functools.reduce(operator.and_, [p.grad.isfinite().all() for p in owners])
 
     @no_grad()
     def step(self, optimizer: Optimizer, max_norm: float | None = None) -> Tensor:

@@ -90,13 +90,14 @@ def one_cycle(
         end_factor: the first rate over the last.
     Source: Smith and Topin, "Super-Convergence", 2018.
     """
-    first, top = lr / start_factor, rise * steps - 1
+    least = 1e-9  # of a rise or fall in a run of a few steps
+    first, top = lr / start_factor, max(rise * steps - 1, least)
 
     def half(t: Tensor, length: float, start: float, end: float) -> Tensor:
         return end + (start - end) * (1 + (_share(t, length) * math.pi).cos()) / 2
 
     def curve(t: Tensor) -> Tensor:
-        down = half(t - top, steps - 1 - top, lr, first / end_factor)
+        down = half(t - top, max(steps - 1 - top, least), lr, first / end_factor)
         return where(t <= top, half(t, top, first, lr), down)
 
     return Schedule(curve)
