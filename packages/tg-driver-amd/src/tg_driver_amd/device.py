@@ -428,6 +428,8 @@ class Device:
             return
         self.is_closed = True
         atexit.unregister(self.close)
+        if self.system.kfd.is_foreign:  # a forked child: all of it is the parent's
+            return
         with ExitStack() as stack:  # runs in reverse order, all of it, also when a call is refused
             stack.callback(self._leave_system)
             if self.event_id:
