@@ -114,3 +114,50 @@ def test_kernel_that_writes_out_of_bounds_names_wave_lane_and_instruction(machin
         ) as caught:
             gpu.dispatch(again["beyond"], 64, 64, [data, 1 << 30]).wait(TIMEOUT_S)
         assert caught.value.address == data.address + (4 << 30)
+
+
+@pytest.mark.parametrize("target", PROFILES)
+def test_gemm_and_softmax_by_triton_run_through_the_driver(target: str):
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from triton_kernels import FLOAT32, compile_triton
+
+    m, n, k = 128, 64, 64
+    rng = np.random.default_rng(1)
+    items = 4 * (64 if target.startswith("gfx9") else 32)
+    kinds = (("a", "*fp16"), ("b", "*fp16"), ("c", "*fp32"), ("m", "i32"), ("n", "i32"), ("k", "i32"))
+    gemm = compile_triton("gemm", target, kinds, (("BM", 64), ("BN", 64), ("BK", 32), ("ACC", FLOAT32)))
+    softmax = compile_triton(
+        "softmax", target, (("x", "*fp32"), ("y", "*fp32"), ("n", "i32")), (("BN", 128),)
+    )
+    with amd.open_device(f"virtual:{target}") as gpu:
+
+        def upload(values: np.ndarray) -> amd.Allocation:
+            memory = gpu.alloc(values.nbytes)
+            gpu.write(memory, values.tobytes())
+            return memory
+
+        def run(code: object, name: str, blocks: tuple[int, ...], args: list) -> None:
+            kernel = gpu.load(code.elf.data)[name]
+            extra = len(kernel.kernel.arguments) - len(
+                args
+            )  # Triton's scratch pointers, which nothing uses here
+            fixed = kernel.kernel.descriptor.group_bytes
+            lds = 0 if fixed else code.metadata["shared"]
+            grid = (blocks[0] * items, *blocks[1:])
+            gpu.dispatch(kernel, grid, items, [*args, *[0] * extra], lds_bytes=lds).wait(TIMEOUT_S)
+
+        a, b = (rng.standard_normal(shape).astype(np.float16) for shape in ((m, k), (k, n)))
+        near_a, near_b, near_c = upload(a), upload(b), upload(np.zeros((m, n), np.float32))
+        run(gemm, "gemm", (m // 64, n // 64), [near_a, near_b, near_c, m, n, k])
+        got = np.frombuffer(gpu.read(near_c), np.float32).reshape(m, n)
+        left, right = a.astype(np.float64), b.astype(np.float64)
+        # Sums of k products in f32: each addition may be off by half a unit in the last place.
+        assert np.abs(got - left @ right).max() <= k * 2.0**-24 * (np.abs(left) @ np.abs(right)).max()
+        x = rng.standard_normal((8, 100)).astype(np.float32)
+        near_x, near_y = upload(x), upload(np.zeros_like(x))
+        run(softmax, "softmax", (8,), [near_x, near_y, 100])
+        expected = np.exp(x - x.max(1, keepdims=True))
+        expected /= expected.sum(1, keepdims=True)
+        assert np.allclose(
+            np.frombuffer(gpu.read(near_y), np.float32).reshape(8, 100), expected, rtol=1e-5, atol=0
+        )

@@ -6,6 +6,8 @@ import ctypes
 import mmap
 import os
 import struct
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -177,6 +179,29 @@ def test_queue_updated_to_no_share_stops_until_it_has_one():
             signal.wait(0.05)
         queue.update(percentage=100)
         signal.wait(TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    "end", ["", "raise KeyError('on purpose')", "sys.exit(3)", "gpu.fill(data, 1); os.fork()"]
+)
+def test_process_that_ends_without_close_gives_everything_back(end: str):
+    program = f"""
+import os, sys
+import tg_driver_amd as amd
+from tg_emulator_amd import open_virtual
+kernel = open_virtual("gfx942")
+import atexit
+atexit.register(lambda: print(os.getpid() != first or kernel.client is None))  # runs after the device's own
+first = os.getpid()
+gpu = amd.open_device(interface=kernel)
+data = gpu.alloc(4096)
+gpu.fill(data, 7).wait(20)
+{end}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == {"r": 1, "s": 3}.get(end[:1], 0), done.stderr
+    assert set(done.stdout.split()) == {"True"}
+    assert ("KeyError" in done.stderr) == end.startswith("raise") and "tg_driver_amd" not in done.stderr
 
 
 def test_driver_used_in_a_forked_child_is_refused():

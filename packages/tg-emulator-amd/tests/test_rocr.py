@@ -1,11 +1,12 @@
 """ROCm's own runtime as a client of the virtual kernel, through a preloaded shim.
 
-`TG_ROCR_ROOT` names a folder with Debian's packages libhsa-runtime64-1 (6.4), rocminfo and what they depend on, libc6
-included, unpacked: programs run under that folder's own dynamic loader.
+`TG_ROCR_ROOT` names a folder with Debian's packages libhsa-runtime64-1 and libhsa-runtime-dev (6.4), rocminfo and what
+they depend on, libc6 included, unpacked: programs run under that folder's own dynamic loader.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -16,6 +17,8 @@ import pytest
 from rocr_server import Server
 from shaders import Doubler, code_object
 
+from tg_driver_amd.queues import AmdQueue
+from tg_driver_amd.signals import SignalWords
 from tg_emulator_amd import PROFILES
 
 HERE = Path(__file__).parent
@@ -91,3 +94,39 @@ def test_rocm_runtime_with_a_small_save_area_is_refused_as_by_linux(tmp_path: Pa
     finally:
         server.close()
     assert (CREATE_QUEUE, errno.EINVAL) in server.calls
+
+
+# Our names of fields where the header's differ; `size` and others lie in its hsa_queue_t.
+QUEUE = {
+    "base_address": "hsa_queue.base_address", "doorbell_signal": "hsa_queue.doorbell_signal", "size": "hsa_queue.size",
+    "group_aperture_base_hi": "group_segment_aperture_base_hi", "tmpring_size": "compute_tmpring_size",
+    "private_aperture_base_hi": "private_segment_aperture_base_hi", "properties": "queue_properties",
+    "read_dispatch_id_offset": "read_dispatch_id_field_base_byte_offset", "inactive_signal": "queue_inactive_signal",
+    "scratch_address": "scratch_backing_memory_location", "scratch_bytes": "scratch_backing_memory_byte_size",
+    "scratch_lane_bytes": "scratch_wave64_lane_byte_size", "write_dispatch_id": "write_dispatch_id",
+    "read_dispatch_id": "read_dispatch_id", "max_cu_id": "max_cu_id", "max_wave_id": "max_wave_id",
+}  # fmt: skip
+SIGNAL = {
+    "kind": "kind", "value": "value", "event_mailbox": "event_mailbox_ptr", "event_id": "event_id",
+    "start": "start_ts", "end": "end_ts",
+}  # fmt: skip
+
+
+def test_queue_and_signal_lie_as_in_the_header(tmp_path: Path):
+    if not (ROOT / "usr/include/hsa/amd_hsa_queue.h").exists():
+        pytest.skip("TG_ROCR_ROOT has no libhsa-runtime-dev")
+    lines, expected = [], []
+    for c_name, struct, fields in (("amd_queue_t", AmdQueue, QUEUE), ("amd_signal_t", SignalWords, SIGNAL)):
+        lines.append(f"sizeof({c_name})")
+        expected.append(ctypes.sizeof(struct))
+        for ours, theirs in fields.items():
+            lines.append(f"offsetof({c_name}, {theirs})")
+            expected.append(getattr(struct, ours).offset)
+    body = "".join(f'printf("%zu ", {line});' for line in lines)
+    names = ("stddef.h", "stdio.h", "hsa/amd_hsa_queue.h", "hsa/amd_hsa_signal.h")
+    headers = "".join(f"#include <{name}>\n" for name in names)
+    (tmp_path / "facts.c").write_text(f"{headers}int main(void) {{ {body} return 0; }}", encoding="utf-8")
+    command = [COMPILER, "-w", "-I", ROOT / "usr/include", tmp_path / "facts.c", "-o", tmp_path / "facts"]
+    subprocess.run(command, check=True)
+    found = subprocess.run([tmp_path / "facts"], capture_output=True, text=True, check=True).stdout
+    assert dict(zip(lines, map(int, found.split()), strict=True)) == dict(zip(lines, expected, strict=True))

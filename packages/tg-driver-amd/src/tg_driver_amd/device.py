@@ -36,6 +36,7 @@ _DOORBELL_BYTES = 8192
 _KERNARG_BYTES = 1 << 20
 _STAGING_BYTES = 1 << 22
 _CLOCK_SAMPLE_S = 0.01
+_DYNAMIC_STACK_BYTES = 1024  # for calls whose depth the compiler does not know
 _PAGE_BYTES = 4096
 _ALL_SMI_EVENTS = (1 << 13) - 1  # KFD_SMI_EVENT_VMFAULT to KFD_SMI_EVENT_PROCESS_END
 AnyQueue = TypeVar("AnyQueue", bound=Queue)
@@ -264,15 +265,16 @@ class Device:
     ) -> Signal:
         """Launch `grid` work-items in groups of `workgroup`; the signal tells when it is done.
 
-        `lds_bytes` is dynamic LDS beyond the kernel's own, `stack_bytes` private memory per lane where the
-        kernel's need is not known; `queue` is "aql" or "pm4"; the launch waits for the signals in `after`.
+        `lds_bytes` is dynamic LDS beyond the kernel's own, `stack_bytes` private memory per lane in place
+        of what the kernel asks for; `queue` is "aql" or "pm4"; the launch waits for the signals in `after`.
         Raises: PacketError for a launch that cannot be.
         """
         row, module = kernel.kernel, kernel.module
         sizes, groups = triple("grid", grid), triple("workgroup", workgroup)
         group_bytes = row.descriptor.group_bytes + lds_bytes
         check_workgroup(self, row, groups, group_bytes)
-        private = max(row.descriptor.private_bytes, stack_bytes)
+        own_stack = row.descriptor.private_bytes + (_DYNAMIC_STACK_BYTES if row.uses_dynamic_stack else 0)
+        private = max(row.descriptor.private_bytes, stack_bytes or own_stack)
         self._need_scratch(private)
         compute = self._compute_queue(queue)
         hidden = {
@@ -428,6 +430,8 @@ class Device:
             return
         self.is_closed = True
         atexit.unregister(self.close)
+        if self.system.kfd.is_foreign:  # a forked child: all of it is the parent's
+            return
         with ExitStack() as stack:  # runs in reverse order, all of it, also when a call is refused
             stack.callback(self._leave_system)
             if self.event_id:

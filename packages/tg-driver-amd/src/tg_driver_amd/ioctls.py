@@ -218,9 +218,14 @@ class KfdFile:
             except OSError as error:
                 raise _refusal(name, row, arguments, error) from error
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this is a child of the process that opened it."""
+        return os.getpid() != self._process
+
     def check_process(self) -> None:
         """Raises: ForkedError in a child of the process that opened this."""
-        if os.getpid() != self._process:
+        if self.is_foreign:
             raise ForkedError(
                 f"fork: got process {os.getpid()}, want {self._process}, which opened the GPU; open it after forking"
             )

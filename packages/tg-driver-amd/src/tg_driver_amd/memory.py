@@ -57,7 +57,7 @@ class Allocation:
 
     @property
     def view(self) -> memoryview:
-        """The bytes, writable. They must not be used after `free`."""
+        """The bytes, writable, until `free`. What is written to VRAM this way needs `Device.flush_host_writes`."""
         if not self.is_host_visible:
             raise DriverError(
                 f"{self!r}: got a view, want memory that the host sees; use Device.read and Device.write"

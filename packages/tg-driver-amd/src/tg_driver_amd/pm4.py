@@ -66,8 +66,6 @@ DISPATCH_DIRECT 0x15: dim_x; dim_y; dim_z; compute_shader_en:0 partial_tg_en:1 f
   cs_w32_en:15
 DISPATCH_INDIRECT 0x16: address/lo; address/hi; compute_shader_en:0 partial_tg_en:1 force_start_at_000:2
   use_thread_dimensions:5 order_mode:6 cs_w32_en:15
-ATOMIC_MEM 0x1E: atomic:0-6 command:8-11 cache_policy:25-26; address/lo; address/hi; source/lo; source/hi;
-  compare/lo; compare/hi; loop_interval:0-12
 COND_EXEC 0x22: address/lo; address/hi; -; exec_count:0-13
 WRITE_DATA 0x37: dst_sel:8-11 addr_incr:16 wr_confirm:20 cache_policy:25-26 engine_sel:30-31; address/lo; address/hi;
   data*
@@ -84,6 +82,8 @@ SET_SH_REG 0x76: reg_offset:0-15 vmid_shift:23-27 index:28-31; data*
 SET_UCONFIG_REG 0x79: reg_offset:0-15; data*
 """
 _GFX9 = """
+ATOMIC_MEM 0x1E: atomic:0-5 command:8-11 cache_policy:25-26; address/lo; address/hi; source/lo; source/hi;
+  compare/lo; compare/hi; loop_interval:0-12
 RELEASE_MEM 0x49: event_type:0-5 event_index:8-11 tcl1_vol_action:12 tc_vol_action:13 tc_wb_action:15 tcl1_action:16
   tc_action:17 tc_nc_action:19 tc_md_action:21 exec:28; dst_sel:16-17 int_sel:24-26 data_sel:29-31; address/lo;
   address/hi; data/lo; data/hi; int_ctxid
@@ -92,6 +92,8 @@ ACQUIRE_MEM 0x58: tc_nc_action:3 tc_wc_action:4 tc_inv_metadata_action:5 tcl1_vo
   engine_sel:31; coher_size/lo; coher_size/hi; coher_base/lo; coher_base/hi; poll_interval:0-15
 """
 _GFX10 = """
+ATOMIC_MEM 0x1E: atomic:0-6 command:8-11 cache_policy:25-26; address/lo; address/hi; source/lo; source/hi;
+  compare/lo; compare/hi; loop_interval:0-12
 RELEASE_MEM 0x49: event_type:0-5 event_index:8-11 glm_wb:12 glm_inv:13 glv_inv:14 gl1_inv:15 gl2_us:16 gl2_range:17-18
   gl2_discard:19 gl2_inv:20 gl2_wb:21 seq:22-23 cache_policy:25-26 execute:28; dst_sel:16-17 int_sel:24-26
   data_sel:29-31; address/lo; address/hi; data/lo; data/hi; int_ctxid
