@@ -70,19 +70,19 @@ def test_fault_planted_is_reported(rule: str, target: str) -> None:
     assert error.wave is not None and error.source
 
 
+_MATRIX = "v_mov_b32 v4, v0\nv_mov_b32 v5, v0\ns_nop {}\nv_mfma_f32_32x32x8_f16 v[16:31], v[4:5], v[4:5], 0\n"
 # (target, program, the rule's words): one wait state too few.
 HAZARDS = [
     ("gfx942", "v_readfirstlane_b32 s6, v0\ns_nop 3\nglobal_load_dword v2, v1, s[4:5] offset:0\n"
      "v_readfirstlane_b32 s4, v0\ns_nop 3\nglobal_load_dword v2, v1, s[4:5]\n", "vector memory reads"),
     ("gfx942", "v_readfirstlane_b32 s6, v0\ns_nop 0\nv_add_u32 v2, s6, v0\n", "reads as a constant"),
-    ("gfx942", "v_mov_b32 v2, v0\ns_nop 0\nv_mov_b32_dpp v3, v2 row_shr:1 row_mask:0xf bank_mask:0xf bound_ctrl:0\n", "DPP reads"),
+    ("gfx942", "v_mov_b32 v2, v0\ns_nop 0\nv_mov_b32_dpp v3, v2 row_shr:1 row_mask:0xf bank_mask:0xf\n",
+     "DPP reads"),
     ("gfx942", "v_cmp_eq_u32 vcc, v0, v1\ns_nop 2\nv_div_fmas_f32 v2, v0, v0, v0\n", "v_div_fmas"),
     ("gfx942", "v_cvt_f32_u32 v2, v1\nv_rcp_f32 v2, v2\nv_add_f32 v2, v2, v2\n", "transcendental"),
-    ("gfx942", "v_mov_b32 v4, v0\nv_mov_b32 v5, v0\ns_nop 0\nv_mfma_f32_32x32x8_f16 v[16:31], v[4:5], v[4:5], 0\n", "that a matrix"),
-    ("gfx942", "v_mov_b32 v4, v0\nv_mov_b32 v5, v0\ns_nop 1\nv_mfma_f32_32x32x8_f16 v[16:31], v[4:5], v[4:5], 0\ns_nop 9\n"
-     "v_add_f32 v2, v16, v16\n", "matrix result is used: 10 wait states"),
-    ("gfx950", "v_mov_b32 v4, v0\nv_mov_b32 v5, v0\ns_nop 1\nv_mfma_f32_32x32x8_f16 v[16:31], v[4:5], v[4:5], 0\ns_nop 10\n"
-     "v_add_f32 v2, v16, v16\n", "matrix result is used: 11 wait states"),
+    ("gfx942", _MATRIX.format(0), "that a matrix"),
+    ("gfx942", _MATRIX.format(1) + "s_nop 9\nv_add_f32 v2, v16, v16\n", "matrix result is used: 10 wait states"),
+    ("gfx950", _MATRIX.format(1) + "s_nop 10\nv_add_f32 v2, v16, v16\n", "matrix result is used: 11 wait states"),
     ("gfx1100", "".join(f"v_mov_b32 v{n}, v0\n" for n in range(16, 40)) +
      "v_wmma_f32_16x16x16_f16 v[16:23], v[24:31], v[32:39], v[16:23]\n"
      "v_wmma_f32_16x16x16_f16 v[32:39], v[16:23], v[24:31], v[32:39]\n", "A or B of the next"),

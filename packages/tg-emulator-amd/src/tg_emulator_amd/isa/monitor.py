@@ -117,8 +117,10 @@ class Monitor:
             return
         wrong = (address < 0) | (address + size > limit)
         k = int(wrong.argmax())
-        raise self.error(g, "out of bounds", f"{size} bytes at offset {int(address[k]):#x} of {kind}, of {limit} bytes",
-                         "ISA manual, LDS and scratch allocation", int(wave[k]), int(lane[k]), int(address[k]))  # fmt: skip
+        where = int(address[k])
+        detail = f"{size} bytes at {kind} offset {where:#x}, which has {limit} bytes"
+        source = "ISA manual, LDS and scratch allocation"
+        raise self.error(g, "out of bounds", detail, source, int(wave[k]), int(lane[k]), where)
 
     # -- registers -------------------------------------------------------------------------------------------
 

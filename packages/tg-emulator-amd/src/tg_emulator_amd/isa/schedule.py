@@ -53,8 +53,13 @@ class Code:
                 break
             highest = max((r & 0xFFF for r in op.registers), default=0) - 256
             if highest >= self.vgprs:
-                raise ProgramError("unallocated register", f"v{highest}, of {self.vgprs} that the kernel has", pc=pc,
-                                   source="kernel descriptor, granulated VGPR count", instruction=str(op.inst))  # fmt: skip
+                raise ProgramError(
+                    "unallocated register",
+                    f"v{highest}, of {self.vgprs} that the kernel has",
+                    source="kernel descriptor, granulated VGPR count",
+                    pc=pc,
+                    instruction=str(op.inst),
+                )
             self.ops[pc] = op
         return op
 
