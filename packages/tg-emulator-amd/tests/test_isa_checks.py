@@ -97,6 +97,18 @@ def test_wait_states_missing_are_reported(target: str, body: str, words: str) ->
     assert raised.value.rule == "missing wait states" and raised.value.source
 
 
+def test_store_to_lds_under_way_at_a_barrier_is_a_race() -> None:
+    """The barrier keeps the waves in step, but nothing waits for the store: another wave may read too early."""
+    body = "ds_write_b32 v1, v0\n{}s_barrier\nv_xor_b32 v3, 0x100, v1\nds_read_b32 v2, v3\ns_waitcnt lgkmcnt(0)\n"
+    right, wrong = (assemble_kernel(program(_START + body.format(w) + _STORE, "gfx942"), "gfx942")
+                    for w in ("s_waitcnt lgkmcnt(0)\n", ""))  # fmt: skip
+    (got,), _ = launch(right, "k", "gfx942", (256,), (256,), np.zeros(256, np.int32), lds_bytes=1024)
+    assert (got == np.arange(256) ^ 64).all()
+    with pytest.raises(ProgramError) as raised:
+        launch(wrong, "k", "gfx942", (256,), (256,), np.zeros(256, np.int32), lds_bytes=1024)
+    assert raised.value.rule == "LDS race"
+
+
 def test_register_beyond_the_allocated_is_reported() -> None:
     code = assemble_kernel("v_mov_b32 v200, v0\ns_endpgm\n", "gfx942")
     with pytest.raises(ProgramError, match="v200, of 128"):

@@ -58,6 +58,7 @@ class Monitor:
         self.epoch = np.ones(groups, np.int64)
         self.acquired = np.zeros(groups, np.int64)
         self.lds_unit, self.lds_written, self.lds_read = 4, None, None
+        self.lds_stores: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
         self.count = count
 
     # -- errors ----------------------------------------------------------------------------------------------
@@ -262,8 +263,16 @@ class Monitor:
         if self.lds_unit == 4 and (size < 4 or (offsets & 3).any()):
             self.lds_unit = 1
             self.lds_written, self.lds_read = (np.repeat(x, 4) for x in (self.lds_written, self.lds_read))
+            self.lds_stores = []
         unit = self.lds_unit
         who = wave.astype(np.int64) + 1
+        if access != "read":
+            counter = g.op.counters[0]
+            issued = self.issued.get(counter)
+            ticket = np.ones(len(wave), np.int64) if issued is None else issued[wave] + 1
+            self.lds_stores += [
+                (counter, wave, offsets // unit + k // unit, ticket) for k in range(0, size, unit)
+            ]
         now = self.epoch[self.waves.workgroup[wave]] << 24
         for k in range(0, size, unit):
             place = offsets // unit + k // unit
@@ -294,6 +303,18 @@ class Monitor:
                 raise self._race(g, wave, lane, offsets, clash, "LDS race", f"{access} meets another wave's access",
                                  "no barrier lies between them")  # fmt: skip
         return doubts
+
+    def barrier(self, group: int) -> None:
+        """A workgroup passes a barrier: what its waves still have under way counts as written behind it."""
+        later, keep = self.epoch[group] + 1 << 24, []
+        for counter, wave, place, ticket in self.lds_stores:
+            late = ticket > self.passed[counter][wave]
+            moved = late & (self.waves.workgroup[wave] == group)
+            self.lds_written[place[moved]] = later | wave[moved] + 1
+            if (late & ~moved).any():
+                keep.append((counter, wave, place, ticket))
+        self.lds_stores = keep
+        self.epoch[group] += 1
 
     def write_race(self, g: Group, part: Part, at: Lanes, wrong: np.ndarray) -> None:
         """Writes of different waves (workgroups) to one place, with different values."""

@@ -66,9 +66,15 @@ def compile_scaled(inst: Instruction, ops: Operands) -> Callable[[Group], None] 
 
 
 def _values(
-    inst: Instruction, ops: Operands, slots: dict[str, Slot], kind: str, packing: str | None, count: int, selects: list[int],
+    inst: Instruction,
+    ops: Operands,
+    slots: dict[str, Slot],
+    kind: str,
+    packing: str | None,
+    count: int,
+    selects: list[int],
     two: bool,
-) -> Callable[[Group], np.ndarray]:  # fmt: skip
+) -> Callable[[Group], np.ndarray]:
     """The source's elements [wave, lane, element]: all of src0, src0 and src1, or a part that op_sel names."""
     names = ("src0", "src1") if two else ("src0",)
     reads = [[ops.word(slots[n], k) for k in range(operand_words(inst, slots[n]))] for n in names]

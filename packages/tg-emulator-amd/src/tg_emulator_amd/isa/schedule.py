@@ -186,7 +186,7 @@ def _release(waves: Waves, state: np.ndarray, monitor: Monitor) -> bool:
             passing = chosen & (waves.waited < need)
             waves.waited[passing] = need
             state[passing] = RUNNING
-            monitor.epoch[group] += 1
+            monitor.barrier(int(group))
             released = True
     return released
 
