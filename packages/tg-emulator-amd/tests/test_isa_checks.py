@@ -126,6 +126,20 @@ def test_write_without_permission_is_reported_with_its_lane() -> None:
     assert "global_store_dword" in error.instruction and error.pc
 
 
+def test_append_counts_active_lanes_of_each_wave() -> None:
+    text = _START + (
+        "v_mov_b32 v3, 0\nv_mov_b32 v4, 0\nv_cmp_eq_u32 vcc, 0, v0\ns_and_saveexec_b64 s[6:7], vcc\n"
+        "ds_write_b32 v3, v4\n"
+        "s_mov_b64 exec, s[6:7]\ns_waitcnt lgkmcnt(0)\ns_barrier\ns_mov_b32 m0, 0\nds_append v2\ns_waitcnt lgkmcnt(0)\n"
+    )
+    code = assemble_kernel(program(text + _STORE, "gfx942"), "gfx942")
+    (got,), _ = launch(code, "k", "gfx942", (256,), (256,), np.zeros(256, np.int32), lds_bytes=64)
+    assert (
+        sorted(got.reshape(4, 64)[:, 0]) == [0, 64, 128, 192]
+        and (got.reshape(4, 64) == got[::64, None]).all()
+    )
+
+
 def test_program_without_faults_passes() -> None:
     for target in ("gfx942", "gfx1100"):
         code = assemble_kernel(program(_START + "v_mov_b32 v2, v0\n" + _STORE, target), target)

@@ -29,7 +29,6 @@ __all__ = ["Monitor"]
 _WHO = (1 << 24) - 1
 _MANY = _WHO
 _LIMITS = {("gfx940", "lgkm"): 15, ("gfx12", "km"): 31}
-_TRACKED_BYTES = 1 << 30
 
 
 class Monitor:
@@ -38,7 +37,7 @@ class Monitor:
     def __init__(self, dispatch: Dispatch, figures: Figures):
         self.dispatch, self.figures = dispatch, figures
         self.step = 0
-        self.global_shadow: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.global_shadow: dict[int, tuple[np.ndarray, ...] | None] = {}
 
     def begin(
         self, waves: Waves, exists: np.ndarray, initial: set[int], groups: int, first_group: int
@@ -341,15 +340,15 @@ class Monitor:
         return self.error(g, rule, f"offset {where:#x} {detail}" if "LDS" in rule else detail, source,
                           int(wave[k]), int(lane[k]), where)  # fmt: skip
 
-    def _shadow(self, unit: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def _shadow(self, unit: int) -> tuple[np.ndarray, ...] | None:
+        """Who wrote and who read last, for every unit of memory; None where there is no room for that."""
         if unit not in self.global_shadow:
             size = len(self.waves.spaces.memory.backing)
-            if unit == 1 and size > _TRACKED_BYTES:
-                return None
-            self.global_shadow[unit] = (
-                np.zeros(size // unit + 4, np.int64),
-                np.zeros(size // unit + 4, np.int64),
-            )
+            try:  # untouched pages of zeros take no memory
+                shadow = tuple(np.zeros(size // unit + 4, np.int64) for _ in range(2))
+            except MemoryError:
+                shadow = None
+            self.global_shadow[unit] = shadow
         return self.global_shadow[unit]
 
     def global_access(
