@@ -66,7 +66,7 @@ def test_stochastic_rounding_carries_with_the_chance_of_the_rest() -> None:
 
 
 def test_mode_register_rounds_and_flushes() -> None:
-    """s_setreg of MODE: 2 / 3 and a quarter of its last place rounded up and down, and a denormal with and without flushing."""
+    """s_setreg of MODE: 2 / 3 and a quarter of its last place rounded up and down; denormals flushed and not."""
     text = """
     s_load_dwordx2 s[4:5], s[0:1], 0x0
     v_lshlrev_b32 v1, 4, v0

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from isa_machine import TARGETS, assemble_kernel, launch
-from tg_codegen.amdgpu.isa import isa
 
+from tg_codegen.amdgpu.isa import isa
 from tg_emulator_amd.isa import floats
 
 SEED = int(os.environ.get("TG_SEED", "1"))
@@ -109,7 +109,7 @@ def places(case: Case, count: int, lanes: int, generation: str) -> tuple[np.ndar
 
 def program(name: str, words: dict[str, int], target: str) -> str:
     """Load every lane's registers, execute, store the result where C was."""
-    gfx9, sparse = target.startswith("gfx9"), "mmac" in name or "mfmac" in name and "smf" in name
+    gfx9, sparse = target.startswith("gfx9"), "swmmac" in name or "smfmac" in name
     load, store = (
         ("global_load_dword", "global_store_dword") if gfx9 else ("global_load_b32", "global_store_b32")
     )
@@ -142,7 +142,7 @@ def sizes(name: str, machine: object) -> dict[str, int]:
     row = machine.rows(name)[-1]
     dwords = {s.name: s.kind.dwords for s in row.operands}
     words = {"a": dwords["src0"], "b": dwords["src1"], "c": dwords["vdst"]}
-    return words | ({"index": 1} if "mmac" in name or "smfmac" in name else {})
+    return words | ({"index": 1} if "swmmac" in name or "smfmac" in name else {})
 
 
 @pytest.mark.parametrize("target", TARGETS)

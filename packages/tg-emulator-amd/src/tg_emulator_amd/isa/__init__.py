@@ -2,7 +2,7 @@
 
 Files in reading order: waves (registers of many waves), operands (sources and results), scalar and vector (semantics,
 as tables) with integers, floats and division, arithmetic (rows to functions), control, lanes, spaces and access
-(memory), matrix, program (an instruction to an op), hazards, monitor (checks and figures), schedule.
+(memory), matrix and scaled, program (an instruction to an op), hazards, monitor (checks and figures), schedule.
 """
 
 from __future__ import annotations

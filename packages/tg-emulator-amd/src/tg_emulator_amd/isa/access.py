@@ -393,8 +393,10 @@ def _compile_lds(inst: Instruction, ops: Operands, rest: str, generation: str) -
         if match[1] in ("read", "load"):
             return _load(address, "lds", datum, index["vdst"], False)
         return _store(address, "lds", datum, index["data0"])
-    if rest in ("nop",):
+    if rest == "nop":
         return lambda g: None
+    if rest in ("append", "consume"):
+        return _counter(index["vdst"], offset, "add" if rest == "append" else "sub")
     text = rest.replace("_rtn", "")
     atomic = _atomic_of(text)
     if atomic is None or "data0" not in index:
@@ -403,6 +405,23 @@ def _compile_lds(inst: Instruction, ops: Operands, rest: str, generation: str) -
     if atomic[0] == "cmpst":  # compares with its first data, unlike its successor
         first, second = second, first
     return _atomic(_lds_address(inst, ops, offset), "lds", atomic, first, index.get("vdst"), second)
+
+
+def _counter(target: int, offset: int, name: str) -> Run:
+    """ds_append, ds_consume: active lanes are counted in the word at M0's upper half; all get its old value."""
+
+    def run(g: Group) -> None:
+        active = g.mask.sum(axis=1).astype(U32)
+        chosen = _members(g)[active > 0]
+        at = Lanes(chosen, np.zeros(len(chosen), np.int64), None)
+        place = (g.waves.s[g.waves.m0][chosen] >> U32(16)).astype(np.int64) + offset
+        for part in g.waves.spaces.parts(g, "lds", at, place, 4, ATOMIC) if len(chosen) else ():
+            old = apply_atomic(part.backing, part.offsets, np.dtype(U32), name, active[active > 0], None)
+            values = np.zeros((g.n, 1), U32)
+            values[active > 0, 0] = old
+            g.set_vgpr(target, values)
+
+    return run
 
 
 def _transposed(address: Address, target: int, size: int, bits: int) -> Run:

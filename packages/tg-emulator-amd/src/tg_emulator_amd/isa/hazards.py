@@ -142,7 +142,11 @@ def hazards_of(op: Op, ops: Operands) -> Hazards:
     m0 = 124 if ops.generation == "gfx940" else 125
     if op.kind == "salu":
         sets["m0"] = scalar_out & {m0}
-    if (m0 in op.needs and op.kind in ("vmem", "lds")) or "movrel" in name or name.startswith("s_sendmsg"):
+    if (
+        (m0 in op.needs and (op.kind == "vmem" or "addtid" in name))
+        or "movrel" in name
+        or name.startswith("s_sendmsg")
+    ):
         kinds.add("m0 user")
         sets["m0_in"] = frozenset({m0})
     if matrix:

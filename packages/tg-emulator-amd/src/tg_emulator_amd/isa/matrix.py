@@ -24,7 +24,7 @@ from . import floats
 from .operands import Operands, constant, field, has, operand_words, registers
 from .waves import Group
 
-__all__ = ["compile_matrix", "passes_of"]
+__all__ = ["compile_matrix", "decode_words", "passes_of"]
 
 U16, U32, F32, F64 = np.uint16, np.uint32, np.float32, np.float64
 Run = Callable[[Group], None]
@@ -147,14 +147,15 @@ class _Source:
 
     def read(self, g: Group) -> np.ndarray:
         words = np.stack([g.vgpr(r) for r in self.registers], axis=-1)
-        value = _decode(words, self.kind, self.signed)
+        value = decode_words(words, self.kind, self.signed)
         if any(self.negated):
             value = value * np.where(np.arange(self.count) % 2 == 0, *(
                 (-1.0 if self.negated[0] else 1.0), (-1.0 if self.negated[1] else 1.0)))  # fmt: skip
         return value
 
 
-def _decode(words: np.ndarray, kind: str, signed: bool) -> np.ndarray:
+def decode_words(words: np.ndarray, kind: str, signed: bool) -> np.ndarray:
+    """32-bit words [..., word] as the exact values [..., element] of a type."""
     shape = words.shape[:-1]
     if kind == "f16":
         return words.view(np.float16).astype(F64)

@@ -29,7 +29,6 @@ __all__ = ["Monitor"]
 _WHO = (1 << 24) - 1
 _MANY = _WHO
 _LIMITS = {("gfx940", "lgkm"): 15, ("gfx12", "km"): 31}
-_TRACKED_BYTES = 1 << 30
 
 
 class Monitor:
@@ -38,7 +37,7 @@ class Monitor:
     def __init__(self, dispatch: Dispatch, figures: Figures):
         self.dispatch, self.figures = dispatch, figures
         self.step = 0
-        self.global_shadow: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.global_shadow: dict[int, tuple[np.ndarray, ...] | None] = {}
 
     def begin(
         self, waves: Waves, exists: np.ndarray, initial: set[int], groups: int, first_group: int
@@ -58,6 +57,7 @@ class Monitor:
         self.epoch = np.ones(groups, np.int64)
         self.acquired = np.zeros(groups, np.int64)
         self.lds_unit, self.lds_written, self.lds_read = 4, None, None
+        self.lds_stores: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
         self.count = count
 
     # -- errors ----------------------------------------------------------------------------------------------
@@ -117,8 +117,10 @@ class Monitor:
             return
         wrong = (address < 0) | (address + size > limit)
         k = int(wrong.argmax())
-        raise self.error(g, "out of bounds", f"{size} bytes at offset {int(address[k]):#x} of {kind}, of {limit} bytes",
-                         "ISA manual, LDS and scratch allocation", int(wave[k]), int(lane[k]), int(address[k]))  # fmt: skip
+        where = int(address[k])
+        detail = f"{size} bytes at {kind} offset {where:#x}, which has {limit} bytes"
+        source = "ISA manual, LDS and scratch allocation"
+        raise self.error(g, "out of bounds", detail, source, int(wave[k]), int(lane[k]), where)
 
     # -- registers -------------------------------------------------------------------------------------------
 
@@ -260,8 +262,16 @@ class Monitor:
         if self.lds_unit == 4 and (size < 4 or (offsets & 3).any()):
             self.lds_unit = 1
             self.lds_written, self.lds_read = (np.repeat(x, 4) for x in (self.lds_written, self.lds_read))
+            self.lds_stores = []
         unit = self.lds_unit
         who = wave.astype(np.int64) + 1
+        if access != "read":
+            counter = g.op.counters[0]
+            issued = self.issued.get(counter)
+            ticket = np.ones(len(wave), np.int64) if issued is None else issued[wave] + 1
+            self.lds_stores += [
+                (counter, wave, offsets // unit + k // unit, ticket) for k in range(0, size, unit)
+            ]
         now = self.epoch[self.waves.workgroup[wave]] << 24
         for k in range(0, size, unit):
             place = offsets // unit + k // unit
@@ -293,6 +303,18 @@ class Monitor:
                                  "no barrier lies between them")  # fmt: skip
         return doubts
 
+    def barrier(self, group: int) -> None:
+        """A workgroup passes a barrier: what its waves still have under way counts as written behind it."""
+        later, keep = self.epoch[group] + 1 << 24, []
+        for counter, wave, place, ticket in self.lds_stores:
+            late = ticket > self.passed[counter][wave]
+            moved = late & (self.waves.workgroup[wave] == group)
+            self.lds_written[place[moved]] = later | wave[moved] + 1
+            if (late & ~moved).any():
+                keep.append((counter, wave, place, ticket))
+        self.lds_stores = keep
+        self.epoch[group] += 1
+
     def write_race(self, g: Group, part: Part, at: Lanes, wrong: np.ndarray) -> None:
         """Writes of different waves (workgroups) to one place, with different values."""
         if wrong.any():
@@ -318,15 +340,15 @@ class Monitor:
         return self.error(g, rule, f"offset {where:#x} {detail}" if "LDS" in rule else detail, source,
                           int(wave[k]), int(lane[k]), where)  # fmt: skip
 
-    def _shadow(self, unit: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def _shadow(self, unit: int) -> tuple[np.ndarray, ...] | None:
+        """Who wrote and who read last, for every unit of memory; None where there is no room for that."""
         if unit not in self.global_shadow:
             size = len(self.waves.spaces.memory.backing)
-            if unit == 1 and size > _TRACKED_BYTES:
-                return None
-            self.global_shadow[unit] = (
-                np.zeros(size // unit + 4, np.int64),
-                np.zeros(size // unit + 4, np.int64),
-            )
+            try:  # untouched pages of zeros take no memory
+                shadow = tuple(np.zeros(size // unit + 4, np.int64) for _ in range(2))
+            except MemoryError:
+                shadow = None
+            self.global_shadow[unit] = shadow
         return self.global_shadow[unit]
 
     def global_access(

@@ -18,6 +18,7 @@ from .hazards import Hazards, hazards_of
 from .lanes import compile_lanes
 from .matrix import compile_matrix, passes_of
 from .operands import Operands, registers
+from .scaled import compile_scaled
 from .waves import VCC, Group
 
 __all__ = ["Op", "decode"]
@@ -226,7 +227,7 @@ def decode(target: str, lanes: int, accumulators: int, code: bytes) -> Op:
     elif op.kind == "matrix":
         run = compile_matrix(inst, ops, target)
     else:
-        run = compile_lanes(inst, ops) or compile_vector(inst, ops, target)
+        run = compile_lanes(inst, ops) or compile_scaled(inst, ops) or compile_vector(inst, ops, target)
     if run is None:
         raise UnsupportedError(f"{inst}: this instruction is not implemented by the interpreter for {target}")
     op.run = run

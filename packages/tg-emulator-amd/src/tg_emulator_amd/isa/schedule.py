@@ -53,8 +53,13 @@ class Code:
                 break
             highest = max((r & 0xFFF for r in op.registers), default=0) - 256
             if highest >= self.vgprs:
-                raise ProgramError("unallocated register", f"v{highest}, of {self.vgprs} that the kernel has", pc=pc,
-                                   source="kernel descriptor, granulated VGPR count", instruction=str(op.inst))  # fmt: skip
+                raise ProgramError(
+                    "unallocated register",
+                    f"v{highest}, of {self.vgprs} that the kernel has",
+                    source="kernel descriptor, granulated VGPR count",
+                    pc=pc,
+                    instruction=str(op.inst),
+                )
             self.ops[pc] = op
         return op
 
@@ -181,7 +186,7 @@ def _release(waves: Waves, state: np.ndarray, monitor: Monitor) -> bool:
             passing = chosen & (waves.waited < need)
             waves.waited[passing] = need
             state[passing] = RUNNING
-            monitor.epoch[group] += 1
+            monitor.barrier(int(group))
             released = True
     return released
 
