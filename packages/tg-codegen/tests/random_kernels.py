@@ -231,16 +231,18 @@ def _points(kernel: Kernel) -> int:
     return most
 
 
-def _splits(rng: random.Random, axis: str, extent: int, lanes: int, kinds: tuple[str, ...]) -> list[Split]:
+def _splits(
+    rng: random.Random, axis: str, extent: int, lanes: int, kinds: tuple[str, ...], whole: bool = False
+) -> list[Split]:
     """Parts of an axis, from the outermost."""
     parts, left = [], extent
     for kind in kinds:
-        step = rng.choice((1, 2, 3, lanes, 2 * lanes, left))
+        step = rng.choice((lanes, 2 * lanes, left) if whole else (1, 2, 3, lanes, 2 * lanes, left))
         if step <= left or kind == "serial":
             parts.append(Split(kind, axis, step))
             left = min(left, step)
     if left > 2 * lanes:
-        parts.append(Split("serial", axis, rng.choice((1, 2, lanes))))
+        parts.append(Split("serial", axis, lanes if whole else rng.choice((1, 2, lanes))))
     return parts
 
 
@@ -262,7 +264,7 @@ def random_plan(kernel: Kernel, lanes: int, rng: random.Random) -> Plan:
                 ):
                     serial.append(Split("serial", name, lanes if lane == name else 1))
                     continue
-                for split in _splits(rng, name, extent, lanes, kinds):
+                for split in _splits(rng, name, extent, lanes, kinds, name == lane):
                     (grid if split.kind == "grid" else serial).append(split)
             if rng.random() < 0.5:
                 rng.shuffle(serial)

@@ -22,7 +22,7 @@ from tg_ir.kernel.interpret import interpret_kernel
 from tg_ir.numpy_dtypes import decode, encode, numpy_dtype
 
 SEED = int(os.environ.get("TG_SEED", "20261122"))
-CASES = int(os.environ.get("TG_LOWER_CASES", "150"))
+CASES = int(os.environ.get("TG_LOWER_CASES", "60"))
 
 
 def random_buffers(kernel: Kernel, rng: np.random.Generator) -> list[np.ndarray]:

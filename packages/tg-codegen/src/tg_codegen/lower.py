@@ -711,7 +711,7 @@ class _NestLowering:
         b, stride = self.b, inner
         strides: dict[str, tuple[int, int]] = {}
         for n, axis in enumerate(reversed(axes)):
-            most = tile or self.ranges[axis].most if n == 0 else self.ranges[axis].most
+            most = tile if tile and n == 0 else self.reach(axis)
             strides[axis] = stride, stride
             stride *= -(-most // self.lanes) * self.lanes if n == 0 else most
             if n == 0 and stride % 512 == 0 and len(axes) > 1:
@@ -725,6 +725,14 @@ class _NestLowering:
             start = b.emit("mul", INDEX, self.ranges[axis].start, b.index(strides[axis][0]))
             base = b.emit("sub", INDEX, base, start)
         return _Scratch(base, strides, element)
+
+    def reach(self, axis: str) -> int:
+        """How many elements of an axis are touched from its start on: the last steps may go behind its end."""
+        reach = block = self.ranges[axis].most
+        for split in self.nest.loops:
+            if split.axis == axis and split.kind == "serial" and split.step < block:
+                reach, block = reach + -block % split.step, split.step
+        return reach
 
     def scratch_address(
         self, scratch: _Scratch, point: Point, extra: int | None = None

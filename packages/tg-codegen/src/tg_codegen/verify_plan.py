@@ -78,6 +78,10 @@ def _verify_nest(kernel: Kernel, nest: Nest, lanes: int) -> None:
         _copies(nest.loops, extents, lane, lanes) <= MOST_COPIES,
         f"more than {MOST_COPIES} copies of the body",
     )
+    for split in nest.loops:
+        if split.axis in lane and split.kind != "lanes":
+            whole = split.step % lanes == 0 or split.step >= extents[split.axis]
+            _want(whole, f"{split}: want steps of whole vectors of {lanes} along the lanes")
     if first.combine:
         shared = [a for a in extents if extents[a] > 1 and not all(separates(s, a, analysis) for s in stores)]
         _want(not set(shared) & {*grids, *lane}, f"{shared}: stores meet along these; want serial loops")
