@@ -183,7 +183,9 @@ class Machine:
     def read(self, reg: VReg) -> tuple:
         if self.numbers is None and reg.fixed == 0 and (reg, 0) not in self.values:
             return (self.argument,)
-        return tuple(self.values[place] for place in self.places(reg))
+        if self.numbers is None:
+            return tuple(self.values[place] for place in self.places(reg))
+        return tuple(self.values.get(place) for place in self.places(reg))
 
     def write(self, reg: VReg, values) -> None:
         self.values.update(zip(self.places(reg), values, strict=True))
@@ -228,7 +230,8 @@ class Machine:
                 )
             elif item.opcode == "reload":
                 self.write(
-                    defs[0], [self.values["slot", item.operands[-1] + 4 * k] for k in range(defs[0].units)]
+                    defs[0],
+                    [self.values.get(("slot", item.operands[-1] + 4 * k)) for k in range(defs[0].units)],
                 )
             else:
                 if item.early:  # written before its operands are read, as far as the machine is concerned

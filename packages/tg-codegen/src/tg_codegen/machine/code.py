@@ -18,8 +18,9 @@ __all__ = ["Code", "Inst", "Label", "LoopEnd", "LoopStart", "Operand", "VReg"]
 class VReg:
     """A virtual register of a register file: `units` consecutive registers, the first a multiple of `align`.
 
-    `fixed` pins it to a number (an ABI's argument). `hint` is a register that it would best share its place with.
-    `remake` is an instruction without register operands that makes its value anywhere, instead of a reload.
+    `fixed` pins it to a number; where nothing writes it, it is an argument that is there at the start, and may move.
+    `hint` is a register that it would best share its place with. `remake` is an instruction without register operands
+    that makes its value anywhere, instead of a reload; the one that wrote it first.
     """
 
     __slots__ = ("align", "file", "fixed", "hint", "number", "remake", "units")

@@ -128,14 +128,14 @@ class _Run:
                 if not self.waiting_for[follower]:
                     heappush(later, (earliest[follower], follower))
             freed = self._issue(i)
+            if freed < 0:
+                return self.run
             while freed > 0 and held:
                 entry = heappop(held)
                 if is_held[entry[1]]:
                     is_held[entry[1]] = False
                     heappush(ready, entry)
                     freed -= 1
-            if any(self.live[file] > limit for file, limit in self.limits.items()):
-                return self.run
         return order
 
     def _find_dependences(self) -> None:
@@ -185,32 +185,39 @@ class _Run:
             self.followers[before].append((behind, wait))
             self.waiting_for[behind] += 1
 
-    def _change(self, i: int) -> dict[str, int]:
-        """How many registers more an instruction leaves taken, where that is not 0."""
-        inst, change, mentions = self.run[i], {}, self.mentions
+    def _change(self, i: int) -> dict[str, list[int]]:
+        """How many registers more an instruction needs while it writes, and leaves taken."""
+        inst, change, mentions, intervals = self.run[i], {}, self.mentions, self.intervals
         for reg in inst.defs:
             if reg not in self.begun:
-                change[reg.file] = change.get(reg.file, 0) + reg.units
+                more = change.setdefault(reg.file, [0, 0])
+                more[0] += reg.units
+                more[1] += reg.units
         for reg in {*inst.uses, *inst.defs}:
             left = mentions[reg] - inst.uses.count(reg) - inst.defs.count(reg)
-            if not left and self.intervals[reg].end <= self.ends_by:
-                change[reg.file] = change.get(reg.file, 0) - reg.units
+            if not left and intervals[reg].end <= self.ends_by:
+                more = change.setdefault(reg.file, [0, 0])
+                more[1] -= reg.units
+                if not inst.early and reg not in inst.defs:
+                    more[0] -= reg.units
         return change
 
     def _fits(self, i: int) -> bool:
-        for file, more in self._change(i).items():
+        for file, (more, _) in self._change(i).items():
             if more > 0 and file in self.live and self.live[file] + more > self.goals[file]:
                 return False
         return True
 
     def _issue(self, i: int) -> int:
-        """Account for an instruction; how many registers it freed."""
-        freed, mentions = 0, self.mentions
+        """Account for an instruction; how many registers it freed, or -1 when it took more than there may be."""
+        freed, mentions, live = 0, self.mentions, self.live
         inst = self.run[i]
-        for file, more in self._change(i).items():
-            if file in self.live:
-                self.live[file] += more
-                freed -= min(more, 0)
+        for file, (more, left) in self._change(i).items():
+            if file in live:
+                if more > 0 and live[file] + more > self.limits[file]:
+                    return -1
+                live[file] += left
+                freed -= min(left, 0)
         self.begun.update(inst.defs)
         for reg in (*inst.uses, *inst.defs):
             mentions[reg] -= 1
