@@ -1,4 +1,4 @@
-"""Rules for conversions between types, and for float16. A float that no integer holds becomes the nearest that is one."""
+"""Rules for conversions between types, and for float16. What fits no integer becomes the nearest that there is."""
 
 from __future__ import annotations
 
