@@ -21,7 +21,7 @@ from tg_codegen.x86_64.backend import compile_function, expansions, lanes
 from tg_ir.kernel import format_kernel
 
 SEED = int(os.environ.get("TG_SEED", "20261122"))
-CASES = int(os.environ.get("TG_LOWER_CASES", "40"))
+CASES = int(os.environ.get("TG_LOWER_CASES", "25"))
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -20,6 +20,7 @@ from tg_codegen.x86_64.abi import FRAME_BYTES, Frame, Registers
 from tg_codegen.x86_64.emit import emit
 from tg_codegen.x86_64.expand import expansions
 from tg_codegen.x86_64.select import Rule, Selector
+from tg_codegen.x86_64.select_convert import convert_rules
 from tg_codegen.x86_64.select_data import data_rules
 from tg_codegen.x86_64.select_index import index_rules
 from tg_codegen.x86_64.select_memory import memory_rules
@@ -64,7 +65,7 @@ def compile_function(
 
 @cache
 def _rules(wide: bool) -> dict[tuple[str, str], Rule]:
-    return data_rules(wide) | index_rules() | memory_rules()
+    return data_rules(wide) | convert_rules(wide) | index_rules() | memory_rules()
 
 
 def _instructions(body: list[Statement]) -> list[Instr]:

@@ -13,7 +13,8 @@ from functools import cache
 from tg_codegen.machine.build import Builder, Expansion
 from tg_codegen.machine.expand import EXPANSIONS
 from tg_codegen.machine.nodes import INTEGERS, MEMORY_BYTES, Address, Reg
-from tg_codegen.x86_64.select_data import NATIVE_CONVERSIONS, data_rules
+from tg_codegen.x86_64.select_convert import NATIVE_CONVERSIONS, convert_rules
+from tg_codegen.x86_64.select_data import data_rules
 
 __all__ = ["expansions"]
 
@@ -124,7 +125,7 @@ def _store_encoded(
 @cache
 def expansions(level: str) -> Mapping[tuple[str, str], Expansion]:
     """What lowering must expand for a level."""
-    native = data_rules(level != "avx2")
+    native = data_rules(level != "avx2") | convert_rules(level != "avx2")
     table = {key: e for key, e in EXPANSIONS.items() if key not in native and not key[0].endswith(" float16")}
     if level == "avx2":
         table |= {("convert", type): _conversion(type) for type in ("f32", "f64", "u32", "i64", "u64")}

@@ -28,10 +28,12 @@ from tg_codegen.machine.nodes import (
 )
 from tg_codegen.x86_64.operands import FILE_OF, Mask, Mem, Pool, Source, V
 
-__all__ = ["CONDITIONS", "Rule", "Selector"]
+__all__ = ["CONDITIONS", "Parts", "Rule", "Selector"]
 
-Rule = Callable[["Selector", Instr], tuple[VReg, ...]]
-"""Selects an instruction: its result, a vector register or a mask, or two for 64-bit lanes."""
+Parts = tuple[VReg, ...]
+"""The registers that hold a value: one, or two for lanes of 64 bits, the lower lanes first."""
+Rule = Callable[["Selector", Instr], Parts]
+"""Selects an instruction; gives its result."""
 
 _SCALES = (1, 2, 4, 8)
 _INVERSE = {"l": "ge", "le": "g", "e": "ne", "ne": "e"}
@@ -50,7 +52,7 @@ class Selector:
         self.frame = -(-function.scratch_bytes // 64) * 64
         self.code = Code(function.name, scratch_bytes=function.scratch_bytes)
         self.items = self.code.items
-        self.values: dict[Reg, tuple[VReg, ...]] = {}
+        self.values: dict[Reg, Parts] = {}
         self.numbers: dict[Reg, int] = {}  # constant indices
         self.bits: dict[Reg, Instr] = {}  # constants in lanes
         self.stack: dict[Reg, int] = {}  # addresses in scratch memory
@@ -63,7 +65,7 @@ class Selector:
         self.carried: set[Reg] = set()
         self.targets: dict[Reg, Reg] = {}  # a value -> the carried register that it is made in
         self.local: set[Reg] = set()  # made in the innermost list
-        self.made: dict[object, tuple[VReg, ...]] = {}  # constants in registers, in the innermost list
+        self.made: dict[object, Parts] = {}  # constants in registers, in the innermost list
         self.count = self.labels = 0
 
     def select(self) -> Code:
@@ -95,9 +97,7 @@ class Selector:
         self.count += 1
         return VReg(self.count, FILE_OF[kind])
 
-    def put(
-        self, opcode: str, *operands: Source | str, defs: tuple[VReg, ...] = (), memory: str = ""
-    ) -> Inst:
+    def put(self, opcode: str, *operands: Source | str, defs: Parts = (), memory: str = "") -> Inst:
         """An instruction without a register result, or whose `defs` are not its first operand."""
         shown, uses = self._operands(operands)
         inst = Inst(opcode, tuple(shown), defs, tuple(uses), memory=memory or _memory(operands, "load"))
@@ -264,7 +264,7 @@ class Selector:
         made = rule(self, instr)
         self.values[dst] = self._renamed(start, made, self.values[target]) if target in self.values else made
 
-    def _renamed(self, start: int, made: tuple[VReg, ...], wanted: tuple[VReg, ...]) -> tuple[VReg, ...]:
+    def _renamed(self, start: int, made: Parts, wanted: Parts) -> Parts:
         """Write results to the wanted registers, where nothing behind that reads what was there."""
         result = list(made)
         for i, (have, want) in enumerate(zip(made, wanted, strict=True)):
@@ -354,12 +354,12 @@ class Selector:
 
     # ---- values
 
-    def materialise(self, reg: Reg) -> tuple[VReg, ...]:
+    def materialise(self, reg: Reg) -> Parts:
         instr = self.pending.pop(reg)
         self.give(reg, self.rules["load", INDEX if reg.type == INDEX else ""], instr)
         return self.values[reg]
 
-    def parts(self, reg: Reg) -> tuple[VReg, ...]:
+    def parts(self, reg: Reg) -> Parts:
         """The registers that hold a value."""
         found = self.values.get(reg)
         if found is not None:
@@ -374,7 +374,7 @@ class Selector:
             return self.made[key]
         return (self.gpr(reg),)
 
-    def constant(self, type: str, bits: int, into: tuple[VReg, ...] = ()) -> tuple[VReg, ...]:
+    def constant(self, type: str, bits: int, into: Parts = ()) -> Parts:
         """A constant in registers."""
         results = into or (self.new(self._kind(type)),)
         for result in results:

@@ -13,9 +13,12 @@ from functools import cache
 from tg_codegen.machine.code import VReg
 from tg_codegen.machine.nodes import Instr, Reg
 from tg_codegen.x86_64.operands import Pool, Source, V
-from tg_codegen.x86_64.select import Rule, Selector
+from tg_codegen.x86_64.select import Parts, Rule, Selector
 
-__all__ = ["NATIVE_CONVERSIONS", "blend", "data_rules", "join", "lift", "part_masks", "split", "zero"]
+__all__ = [
+    "blend", "compare", "data_rules", "halves", "join", "lift", "logic", "narrow", "part_masks", "size_of", "split",
+    "zero",
+]  # fmt: skip
 
 _TYPES = ("f32", "f64", "i32", "u32", "i64", "u64")
 _BINARY = """
@@ -53,7 +56,7 @@ def size_of(type: str) -> int:
     return 8 if type.endswith("64") else 4
 
 
-def lift(s: Selector, opcode: str, *columns: Sequence[Source], **options: Source) -> tuple[VReg, ...]:
+def lift(s: Selector, opcode: str, *columns: Sequence[Source], **options: Source) -> Parts:
     """An instruction on each part; a column of one serves both, and equal parts are computed once."""
     count = max(map(len, columns))
     results: list[VReg] = []
@@ -70,7 +73,7 @@ def lift(s: Selector, opcode: str, *columns: Sequence[Source], **options: Source
 
 
 def _binary(opcode: str, commutes: bool) -> Rule:
-    def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+    def rule(s: Selector, instr: Instr) -> Parts:
         a, b = instr.args
         if commutes and s.foldable(a) and not s.foldable(b):
             a, b = b, a
@@ -83,7 +86,7 @@ def _shift(opcode: str) -> Rule:
     """Shifts by a constant have an immediate."""
     variable, immediate = _binary(opcode, False), opcode.replace("v", "").replace("ps", "vps", 1)
 
-    def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+    def rule(s: Selector, instr: Instr) -> Parts:
         count = s.bits.get(instr.args[1])
         if count is None:
             return variable(s, instr)
@@ -93,13 +96,13 @@ def _shift(opcode: str) -> Rule:
 
 
 def _unary(opcode: str, *immediate: int) -> Rule:
-    def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+    def rule(s: Selector, instr: Instr) -> Parts:
         return lift(s, opcode, s.operands(instr.args[0]), *[(i,) for i in immediate])
 
     return rule
 
 
-def _logic(s: Selector, op: str, a: Sequence[Source], b: Sequence[Source]) -> tuple[VReg, ...]:
+def logic(s: Selector, op: str, a: Sequence[Source], b: Sequence[Source]) -> Parts:
     """Bitwise, on vectors."""
     return lift(s, f"vp{op}" + "q" * s.wide, a, b)
 
@@ -107,7 +110,7 @@ def _logic(s: Selector, op: str, a: Sequence[Source], b: Sequence[Source]) -> tu
 def _with_bits(op: str, bits: Callable[[int], int]) -> Rule:
     """A bitwise operation with a constant that depends on the size."""
 
-    def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+    def rule(s: Selector, instr: Instr) -> Parts:
         size = size_of(instr.dst.type)
         constant = s.pool(bits(size), size)
         return lift(s, f"vp{op}" + ("q" if size == 8 else "d") * s.wide, s.parts(instr.args[0]), (constant,))
@@ -115,7 +118,7 @@ def _with_bits(op: str, bits: Callable[[int], int]) -> Rule:
     return rule
 
 
-def _negate(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _negate(s: Selector, instr: Instr) -> Parts:
     return lift(
         s,
         "vpsub" + "q" * (size_of(instr.dst.type) == 8) + "d" * (size_of(instr.dst.type) == 4),
@@ -131,7 +134,7 @@ def zero(s: Selector) -> VReg:
     return s.made["bits", "i32", 0][0]
 
 
-def _fma(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _fma(s: Selector, instr: Instr) -> Parts:
     """a * b + c in the form whose result overwrites what is not needed any more.
 
     231: c += a * memory; 213: a = a * b + memory; 132: a = a * memory + c.
@@ -157,7 +160,7 @@ def _fma(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     return tuple(made * (count if same else 1))
 
 
-def _multiply_64(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _multiply_64(s: Selector, instr: Instr) -> Parts:
     """From products of 32 bits: the upper halves' product leaves no trace."""
     a, b = s.parts(instr.args[0]), s.parts(instr.args[1])
     crossed = lift(
@@ -169,23 +172,21 @@ def _multiply_64(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     return lift(s, "vpaddq", lift(s, "vpmuludq", a, b), lift(s, "vpsllq", crossed, (32,)))
 
 
-def _multiply_high(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _multiply_high(s: Selector, instr: Instr) -> Parts:
     opcode = "vpmuldq" if instr.dst.type == "i32" else "vpmuludq"
     a, b = s.parts(instr.args[0]), s.parts(instr.args[1])
     even = lift(s, opcode, a, b)
     odd = lift(s, opcode, lift(s, "vpsrlq", a, (32,)), lift(s, "vpsrlq", b, (32,)))
-    return _logic(
-        s, "or", lift(s, "vpsrlq", even, (32,)), _logic(s, "and", odd, (s.pool(_ONES[4] << 32, 8),))
-    )
+    return logic(s, "or", lift(s, "vpsrlq", even, (32,)), logic(s, "and", odd, (s.pool(_ONES[4] << 32, 8),)))
 
 
-def _shift_arithmetic_64(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _shift_arithmetic_64(s: Selector, instr: Instr) -> Parts:
     a, b = s.parts(instr.args[0]), s.operands(instr.args[1])
     sign = lift(s, "vpcmpgtq", (zero(s),), a)
-    return _logic(s, "xor", lift(s, "vpsrlvq", _logic(s, "xor", a, sign), b), sign)
+    return logic(s, "xor", lift(s, "vpsrlvq", logic(s, "xor", a, sign), b), sign)
 
 
-def _extend(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _extend(s: Selector, instr: Instr) -> Parts:
     a, bits = s.parts(instr.args[0]), instr.attr
     if bits == 32:
         return a
@@ -200,7 +201,7 @@ _FLOAT_PREDICATES = {"eq": 0, "lt": 0x11, "le": 0x12, "ne": 4, "gt": 0x1E, "ge":
 _INT_PREDICATES = {"eq": 0, "lt": 1, "le": 2, "ne": 4, "ge": 5, "gt": 6}
 
 
-def compare(s: Selector, op: str, type: str, a: Sequence[VReg], b: Sequence[Source]) -> tuple[VReg, ...]:
+def compare(s: Selector, op: str, type: str, a: Sequence[VReg], b: Sequence[Source]) -> Parts:
     """The outcome for each part: masks of its lanes."""
     size = size_of(type)
     letter = "q" if size == 8 else "d"
@@ -215,8 +216,8 @@ def compare(s: Selector, op: str, type: str, a: Sequence[VReg], b: Sequence[Sour
     else:
         if type[0] == "u":
             bias = (s.pool(_SIGN[size], size),)
-            a = _logic(s, "xor", a, bias)
-            b = _logic(s, "xor", [s.loaded(x) for x in b], bias)
+            a = logic(s, "xor", a, bias)
+            b = logic(s, "xor", [s.loaded(x) for x in b], bias)
         found = lift(s, f"vpcmpgt{letter}", a, b)
     return found
 
@@ -235,7 +236,7 @@ def join_masks(s: Selector, parts: Sequence[VReg]) -> VReg:
     return s.op("vpermq", s.op("vshufps", parts[0], parts[1], 0x88), 0xD8)
 
 
-def part_masks(s: Selector, mask: VReg, count: int) -> tuple[VReg, ...]:
+def part_masks(s: Selector, mask: VReg, count: int) -> Parts:
     """Masks of the parts from a bool."""
     if count == 1:
         return (mask,)
@@ -245,7 +246,7 @@ def part_masks(s: Selector, mask: VReg, count: int) -> tuple[VReg, ...]:
 
 
 def _compare(op: str) -> Rule:
-    def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+    def rule(s: Selector, instr: Instr) -> Parts:
         (a, b), type, how = instr.args, instr.args[0].type, op
         greater = not s.wide and type[0] != "f" and how == "lt"  # b > a
         if greater or (how in ("eq", "ne") and s.foldable(a) and not s.foldable(b)):
@@ -262,9 +263,7 @@ def _invert(s: Selector, mask: VReg) -> VReg:
     return s.op("vpxor", mask, s.pool(_ONES[4], 4))
 
 
-def blend(
-    s: Selector, size: int, masks: Sequence[VReg], yes: Sequence[Source], no: Sequence[VReg]
-) -> tuple[VReg, ...]:
+def blend(s: Selector, size: int, masks: Sequence[VReg], yes: Sequence[Source], no: Sequence[VReg]) -> Parts:
     """Parts of `yes` where their masks are true, else of `no`."""
     count = max(len(yes), len(no))
     made = []
@@ -277,7 +276,7 @@ def blend(
     return tuple(made)
 
 
-def _select(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _select(s: Selector, instr: Instr) -> Parts:
     condition, yes, no = instr.args
     size = size_of(instr.dst.type)
     masks = part_masks(s, s.parts(condition)[0], size // 4)
@@ -286,7 +285,7 @@ def _select(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     return blend(s, size, masks, s.operands(yes), s.parts(no))
 
 
-def _select_bool(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _select_bool(s: Selector, instr: Instr) -> Parts:
     condition, yes, no = [s.parts(reg)[0] for reg in instr.args]
     if not s.wide:
         return (s.op("vblendvps", no, yes, condition),)
@@ -297,7 +296,7 @@ def _select_bool(s: Selector, instr: Instr) -> tuple[VReg, ...]:
 def _quiet_extreme(name: str) -> Rule:
     """min and max give their second operand where either is a NaN; a NaN in the first remains to be seen to."""
 
-    def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+    def rule(s: Selector, instr: Instr) -> Parts:
         (a, b), type = instr.args, instr.dst.type
         if b in s.bits or (
             a in s.carried and a not in s.bits
@@ -333,12 +332,12 @@ def join(s: Selector, low: VReg, high: VReg) -> VReg:
     return s.op("vinserti64x4" if s.wide else "vinserti128", low, V(high, s.half), 1)
 
 
-def halves(s: Selector, opcode: str, source: Sequence[VReg], *tail: int) -> tuple[VReg, ...]:
+def halves(s: Selector, opcode: str, source: Sequence[VReg], *tail: int) -> Parts:
     """An instruction that widens half a register: both halves of one."""
     return tuple([s.op(opcode, split(s, source[0], i), *tail) for i in (0, 1)])
 
 
-def narrow(s: Selector, opcode: str, parts: Sequence[VReg], *tail: int) -> tuple[VReg, ...]:
+def narrow(s: Selector, opcode: str, parts: Sequence[VReg], *tail: int) -> Parts:
     """An instruction that halves a register, on both parts of a value."""
     return (join(s, *[s.op(opcode, part, *tail, kind=s.half) for part in parts]),)
 
@@ -356,14 +355,14 @@ def align(s: Selector, high: VReg, low: VReg, size_bytes: int) -> VReg:
     return s.op("vpalignr", a, b, size_bytes % 16)
 
 
-def _down(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _down(s: Selector, instr: Instr) -> Parts:
     parts = s.parts(instr.args[0])
     whole, rest = divmod(instr.attr * size_of(instr.dst.type), s.vector_bytes)
     at = [parts[min(i + whole, len(parts) - 1)] for i in range(len(parts) + 1)]
     return tuple([align(s, at[i + 1], at[i], rest) for i in range(len(parts))])
 
 
-def _up(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _up(s: Selector, instr: Instr) -> Parts:
     a, b = s.parts(instr.args[0]), s.parts(instr.args[1])
     whole, rest = divmod(instr.attr * size_of(instr.dst.type), s.vector_bytes)
     made = []
@@ -378,18 +377,18 @@ def _up(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     return tuple(made)
 
 
-def _down_mask(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _down_mask(s: Selector, instr: Instr) -> Parts:
     return (s.op("kshiftrw", s.parts(instr.args[0])[0], instr.attr, kind="k"),)
 
 
-def _up_mask(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _up_mask(s: Selector, instr: Instr) -> Parts:
     a, b = [s.parts(reg)[0] for reg in instr.args]
     first = s.op("kmovw", V(s.op("mov", (1 << instr.attr) - 1, kind="d"), "d"), kind="k")
     moved = s.op("kshiftlw", a, instr.attr, kind="k")
     return (s.op("korw", moved, s.op("kandw", first, b, kind="k"), kind="k"),)
 
 
-def _splat(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _splat(s: Selector, instr: Instr) -> Parts:
     type = instr.dst.type
     low = s.parts(instr.args[0])[0]
     if type == "bool" and s.wide:
@@ -399,11 +398,11 @@ def _splat(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     return (s.op("vpbroadcastq" if size == 8 else "vpbroadcastd", V(low, "x")),) * (size // 4)
 
 
-def _broadcast(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _broadcast(s: Selector, instr: Instr) -> Parts:
     return spread(s, instr.args[0], size_of(instr.dst.type))
 
 
-def spread(s: Selector, index: Reg, size: int) -> tuple[VReg, ...]:
+def spread(s: Selector, index: Reg, size: int) -> Parts:
     """An index in every lane."""
     opcode, kind = ("vpbroadcastq", "q") if size == 8 else ("vpbroadcastd", "d")
     source = V(s.gpr(index), kind)
@@ -421,147 +420,24 @@ def numbers(s: Selector, size: int) -> tuple[Pool, ...]:
     )
 
 
-def _lane(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _lane(s: Selector, instr: Instr) -> Parts:
     return (s.op("vmovups", numbers(s, 4)[0]),)
 
 
-def _mask(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _mask(s: Selector, instr: Instr) -> Parts:
     count = spread(s, instr.args[0], 8)
     kind = "k" if s.wide else ""
     return (join_masks(s, lift(s, "vpcmpgtq", count, numbers(s, 8), kind=kind)),)
 
 
-def _all(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _all(s: Selector, instr: Instr) -> Parts:
     value = spread(s, instr.args[0], 8)[0]
     if s.wide:
         return (join_masks(s, [s.op("vptestmq", value, value, kind="k")] * 2),)
     return (_invert(s, s.op("vpcmpeqq", value, zero(s))),)
 
 
-# ---- conversions: a function of (selector, parts of the value)
-
-Conversion = Callable[[Selector, Sequence[VReg]], tuple[VReg, ...]]
-
-
-def _bound(s: Selector, type: str, value: float) -> Pool:
-    code, size = ("<f", 4) if type == "f32" else ("<d", 8)
-    return s.pool(int.from_bytes(struct.pack(code, value), "little"), size)
-
-
-def _saturating(opcode: str, source: str, target: str) -> Conversion:
-    """Truncation with AVX-512. Too large gives the type's greatest; signed too small its least, 100..0, by itself."""
-    size, bits = size_of(target), 8 * size_of(target)
-    signed = target[0] == "i"
-
-    def convert(s: Selector, parts: Sequence[VReg]) -> tuple[VReg, ...]:
-        low = parts if signed else (_bound(s, source, -1.0),)
-        keep = compare(s, "ord" if signed else "gt", source, parts, low)
-        high = compare(s, "ge", source, parts, (_bound(s, source, 2.0 ** (bits - signed)),))
-        greatest = s.pool((1 << bits - signed) - 1, size)
-        if source == "f32" and size == 8:  # one part becomes two
-            keep, high = part_masks(s, keep[0], 2), part_masks(s, high[0], 2)
-            sources: Sequence[Source] = [split(s, parts[0], 0), split(s, parts[0], 1)]
-        else:
-            sources = parts
-        kind = s.half if source == "f64" and size == 4 else s.kind
-        made = []
-        for part, k, h in zip(sources, keep, high, strict=True):
-            whole = s.op(opcode, part, mask=k, zeroing=True, kind=kind)
-            over = Pool(greatest.data)
-            opcode_over = "vpbroadcastd" if size == 4 else "vpbroadcastq"
-            made.append(s.op(opcode_over, over, tied=whole, mask=h, kind=kind))
-        return (join(s, *made),) if kind == s.half else tuple(made)
-
-    return convert
-
-
-def _truncate_avx2(s: Selector, parts: Sequence[VReg]) -> tuple[VReg, ...]:
-    """f32 to i32: what does not fit gives 100..0; a flip of all bits makes that the greatest."""
-    whole = lift(s, "vcvttps2dq", parts)
-    whole = _logic(s, "xor", whole, compare(s, "ge", "f32", parts, (_bound(s, "f32", 2.0**31),)))
-    return _logic(s, "and", whole, compare(s, "ord", "f32", parts, parts))
-
-
-def _truncate_64_avx2(s: Selector, parts: Sequence[VReg]) -> tuple[VReg, ...]:
-    """f64 to i32: brought into range first; a NaN gives the bound, and is cleared at the end."""
-    inside = lift(s, "vminpd", parts, (_bound(s, "f64", 2.0**31 - 1),))
-    inside = lift(s, "vmaxpd", inside, (_bound(s, "f64", -(2.0**31)),))
-    inside = _logic(s, "and", inside, compare(s, "ord", "f64", parts, parts))
-    return narrow(s, "vcvttpd2dq", inside)
-
-
-def _lower_halves(s: Selector, parts: Sequence[VReg]) -> tuple[VReg, ...]:
-    if s.wide:
-        return narrow(s, "vpmovqd", parts)
-    return (s.op("vpermq", s.op("vshufps", parts[0], parts[1], 0x88), 0xD8),)
-
-
-_CONVERSIONS: dict[tuple[str, str], Conversion] = {
-    ("i32", "f32"): lambda s, p: lift(s, "vcvtdq2ps", p),
-    ("i32", "f64"): lambda s, p: halves(s, "vcvtdq2pd", p),
-    ("f32", "f64"): lambda s, p: halves(s, "vcvtps2pd", p),
-    ("f64", "f32"): lambda s, p: narrow(s, "vcvtpd2ps", p),
-} | {
-    (f"{a}{n}", f"{b}{m}"): conversion
-    for a in "iu"
-    for b in "iu"
-    for n, m, conversion in (
-        (32, 32, lambda s, p: tuple(p)),
-        (64, 64, lambda s, p: tuple(p)),
-        (64, 32, _lower_halves),
-        (32, 64, (lambda s, p: halves(s, "vpmovsxdq", p)) if a == "i" else lambda s, p: halves(s, "vpmovzxdq", p)),
-    )
-}  # fmt: skip
-_CONVERSIONS_AVX2 = _CONVERSIONS | {("f32", "i32"): _truncate_avx2, ("f64", "i32"): _truncate_64_avx2}
-_CONVERSIONS_AVX512 = (
-    _CONVERSIONS
-    | {
-        ("u32", "f32"): lambda s, p: lift(s, "vcvtudq2ps", p),
-        ("u32", "f64"): lambda s, p: halves(s, "vcvtudq2pd", p),
-        ("i64", "f64"): lambda s, p: lift(s, "vcvtqq2pd", p),
-        ("u64", "f64"): lambda s, p: lift(s, "vcvtuqq2pd", p),
-        ("i64", "f32"): lambda s, p: narrow(s, "vcvtqq2ps", p),
-        ("u64", "f32"): lambda s, p: narrow(s, "vcvtuqq2ps", p),
-    }
-    | {
-        (f"f{n}", f"{a}{m}"): _saturating(
-            f"vcvtt{'ps' if n == 32 else 'pd'}2{'u' * (a == 'u')}{'dq' if m == 32 else 'qq'}",
-            f"f{n}",
-            f"{a}{m}",
-        )
-        for n in (32, 64)
-        for m in (32, 64)
-        for a in "iu"
-    }
-)
-NATIVE_CONVERSIONS = {False: frozenset(_CONVERSIONS_AVX2), True: frozenset(_CONVERSIONS_AVX512)}
-"""(from, to) of the conversions that are not expanded, with AVX2 and with AVX-512."""
-
-
-def _convert(table: dict[tuple[str, str], Conversion]) -> Rule:
-    def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
-        value = instr.args[0]
-        if value.type == instr.dst.type:
-            return s.parts(value)
-        return table[value.type, instr.dst.type](s, s.parts(value))
-
-    return rule
-
-
-def _half_from_float(s: Selector, instr: Instr) -> tuple[VReg, ...]:
-    assert instr.attr == "float16", f"encode of {instr.attr} is expanded"
-    half = s.op("vcvtps2ph", s.parts(instr.args[0])[0], 0, kind=s.half)
-    return (s.op("vpmovzxwd", V(half, s.half)),)
-
-
-def _float_from_half(s: Selector, instr: Instr) -> tuple[VReg, ...]:
-    assert instr.attr == "float16", f"decode of {instr.attr} is expanded"
-    low = s.parts(instr.args[0])[0]
-    if s.wide:
-        return (s.op("vcvtph2ps", V(s.op("vpmovdw", low, kind=s.half), s.half)),)
-    order = Pool(bytes([0, 1, 4, 5, 8, 9, 12, 13] * 4))
-    packed = s.op("vpermq", s.op("vpshufb", low, order), 0x08)
-    return (s.op("vcvtph2ps", V(packed, s.half)),)
+# ---- the table
 
 
 @cache
@@ -586,7 +462,6 @@ def data_rules(wide: bool) -> dict[tuple[str, str], Rule]:
         rules["select", type] = _select
         rules["down", type], rules["up", type], rules["splat", type] = _down, _up, _splat
         rules["bitcast", type] = lambda s, i: s.parts(i.args[0])
-        rules["convert", type] = _convert(_CONVERSIONS_AVX512 if wide else _CONVERSIONS_AVX2)
         if type[0] == "f":
             rules["fma", type] = _fma
             rules["neg", type] = _with_bits("xor", _SIGN.__getitem__)
@@ -620,12 +495,11 @@ def data_rules(wide: bool) -> dict[tuple[str, str], Rule]:
     rules["select", "bool"], rules["splat", "bool"] = _select_bool, _splat
     rules["down", "bool"], rules["up", "bool"] = (_down_mask, _up_mask) if wide else (_down, _up)
     rules["mask", "bool"], rules["all", "bool"], rules["lane", "i32"] = _mask, _all, _lane
-    rules["encode", "u32"], rules["decode", "f32"] = _half_from_float, _float_from_half
     return rules
 
 
 def _extreme_64(op: str) -> Rule:
-    def rule(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+    def rule(s: Selector, instr: Instr) -> Parts:
         a, b = s.parts(instr.args[0]), s.parts(instr.args[1])
         greater = compare(s, "gt", instr.dst.type, a, b)
         return blend(s, 8, greater, *((b, a) if op == "min" else (a, b)))
@@ -633,7 +507,7 @@ def _extreme_64(op: str) -> Rule:
     return rule
 
 
-def _absolute_64(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _absolute_64(s: Selector, instr: Instr) -> Parts:
     a = s.parts(instr.args[0])
     sign = lift(s, "vpcmpgtq", (zero(s),), a)
-    return lift(s, "vpsubq", _logic(s, "xor", a, sign), sign)
+    return lift(s, "vpsubq", logic(s, "xor", a, sign), sign)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tg_codegen.machine.code import Inst, VReg
 from tg_codegen.machine.nodes import MEMORY_BYTES, Instr
 from tg_codegen.x86_64.operands import Mask, Mem, Pool, V
-from tg_codegen.x86_64.select import Rule, Selector
+from tg_codegen.x86_64.select import Parts, Rule, Selector
 from tg_codegen.x86_64.select_data import blend, join, lift, part_masks, split, zero
 
 __all__ = ["memory_rules"]
@@ -35,7 +35,7 @@ def memory_rules() -> dict[tuple[str, str], Rule]:
 # ---- loads
 
 
-def _load(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _load(s: Selector, instr: Instr) -> Parts:
     size = MEMORY_BYTES[instr.attr]
     mask = None if instr.mask is None else s.parts(instr.mask)[0]
     other = None if instr.other is None else s.parts(instr.other)
@@ -56,9 +56,7 @@ def _load(s: Selector, instr: Instr) -> tuple[VReg, ...]:
     return _chosen(s, mask, _widened(s, instr.attr, narrow), other, instr.dst.type)
 
 
-def _chosen(
-    s: Selector, mask: VReg | None, made: tuple[VReg, ...], other: tuple[VReg, ...] | None, type: str
-) -> tuple[VReg, ...]:
+def _chosen(s: Selector, mask: VReg | None, made: Parts, other: Parts | None, type: str) -> Parts:
     """What was loaded where the mask is true, else `other` or 0."""
     if mask is None:
         return made
@@ -75,9 +73,7 @@ def _chosen(
     return lift(s, "vpand", masks, made)
 
 
-def _load_whole(
-    s: Selector, instr: Instr, size: int, mask: VReg | None, other: tuple[VReg, ...] | None
-) -> tuple[VReg, ...]:
+def _load_whole(s: Selector, instr: Instr, size: int, mask: VReg | None, other: Parts | None) -> Parts:
     """Elements of 32 or 64 bits."""
     parts = size // 4
     if instr.access == "one":
@@ -102,9 +98,7 @@ def _load_whole(
     ])  # fmt: skip
 
 
-def _load_narrow(
-    s: Selector, instr: Instr, size: int, mask: VReg | None, other: tuple[VReg, ...] | None
-) -> tuple[VReg, ...]:
+def _load_narrow(s: Selector, instr: Instr, size: int, mask: VReg | None, other: Parts | None) -> Parts:
     """Elements of 8 or 16 bits; with a mask, which needs AVX-512."""
     if instr.access == "one":
         place = s.address(instr, size)
@@ -117,12 +111,8 @@ def _load_narrow(
 
 
 def _widened(
-    s: Selector,
-    memory: str,
-    source: Mem | V,
-    mask: VReg | None = None,
-    other: tuple[VReg, ...] | None = None,
-) -> tuple[VReg, ...]:
+    s: Selector, memory: str, source: Mem | V, mask: VReg | None = None, other: Parts | None = None
+) -> Parts:
     """Lanes from narrow elements."""
     if memory == "bool":
         if s.wide:
@@ -141,9 +131,7 @@ def _widened(
     )
 
 
-def _widened_one(
-    s: Selector, memory: str, place: Mem, size: int, mask: VReg | None = None
-) -> tuple[VReg, ...]:
+def _widened_one(s: Selector, memory: str, place: Mem, size: int, mask: VReg | None = None) -> Parts:
     """One narrow element in all lanes."""
     kind = s.half if size == 2 else "x"
     narrow = s.op(
@@ -170,7 +158,7 @@ def _frame(s: Selector, offset: int, size: int) -> Mem:
 # ---- each lane's own place
 
 
-def _indices(s: Selector, instr: Instr) -> tuple[VReg, ...]:
+def _indices(s: Selector, instr: Instr) -> Parts:
     """Signed indices: those that may have the upper bit set are widened."""
     each = instr.address.each
     parts = s.parts(each)
@@ -200,9 +188,7 @@ def _pieces(
         yield kind, i, place, masks[i]
 
 
-def _gather(
-    s: Selector, instr: Instr, size: int, mask: VReg | None, other: tuple[VReg, ...] | None
-) -> tuple[VReg, ...]:
+def _gather(s: Selector, instr: Instr, size: int, mask: VReg | None, other: Parts | None) -> Parts:
     made = []
     opcode = _GATHER[size, 8 if instr.address.each.type in ("i64", "u64", "u32") else 4]
     for kind, i, place, guard in _pieces(s, instr, size, mask):
@@ -294,9 +280,7 @@ def _store(s: Selector, instr: Instr) -> None:
             s.put("mov", place, V(wide, kind), memory=order)
 
 
-def _store_lanes(
-    s: Selector, instr: Instr, size: int, value: tuple[VReg, ...], mask: VReg | None, order: str
-) -> None:
+def _store_lanes(s: Selector, instr: Instr, size: int, value: Parts, mask: VReg | None, order: str) -> None:
     if size < 4:
         _store_to(s, instr.attr, s.address(instr, size * s.function.lanes), size, value, mask, order)
         return
@@ -312,7 +296,7 @@ def _store_lanes(
 
 
 def _store_to(
-    s: Selector, memory: str, place: Mem, size: int, value: tuple[VReg, ...], mask: VReg | None, order: str
+    s: Selector, memory: str, place: Mem, size: int, value: Parts, mask: VReg | None, order: str
 ) -> None:
     """Lanes to consecutive elements."""
     tail = () if mask is None else (Mask(mask),)
@@ -351,9 +335,7 @@ def _store_one(s: Selector, instr: Instr, size: int, value: VReg, order: str) ->
         s.put("mov", place, V(bits, "b" if size == 1 else "w"), memory=order)
 
 
-def _scatter(
-    s: Selector, instr: Instr, size: int, value: tuple[VReg, ...], mask: VReg | None, order: str
-) -> None:
+def _scatter(s: Selector, instr: Instr, size: int, value: Parts, mask: VReg | None, order: str) -> None:
     opcode = _SCATTER[size, 8 if instr.address.each.type in ("i64", "u64", "u32") else 4]
     for kind, i, place, guard in _pieces(s, instr, size, mask):
         part = split(s, value[0], i) if kind == s.half else V(value[i], s.kind)
