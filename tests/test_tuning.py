@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 import time
 
@@ -68,3 +70,15 @@ def test_plan_is_remembered_and_part_of_the_key_of_binaries(kernel, tmp_path):
 def test_time_that_is_up_ends_the_walk(kernel):
     record = Tuner(None, around, 0.0, lambda: Measurer(COMMAND)).tune(kernel, "fake")
     assert record["plan"] is None and record["tried"] == 0
+
+
+def test_command_tunes_the_kernels_of_a_program_once(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import sys, tg; print(sys.argv[1:], (tg.Tensor([[1.0, 2.0]] * 64) * 3).sum().item())")
+    environment = {**os.environ, "TG_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "tg.command_line", "tune", "--seconds", "1", str(program), "--two", "x"]
+    for count in (1, 0):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0] == "['--two', 'x'] 576.0"
+        assert f"{count} kernels tuned, 1 plans" in done.stdout

@@ -30,14 +30,13 @@ from typing import Generic, ParamSpec, TypeVar
 from tg.engine import TgEngine
 from tg.errors import JitError
 from tg.executable import Executable
-from tg.leaves import Bindings, map_leaves
+from tg.leaves import Bindings, bound, map_leaves
 from tg.trace import Result, Source, Trace, prepared
 from tg_frontend import Device, Tensor
 from tg_frontend.engine import current_engine
 from tg_frontend.storage import Storage, mode, realize_storages
 from tg_ir import graph
 from tg_ir.protocols import Buffer
-from tg_ir.symbolic import Var, substitute, variables
 
 __all__ = ["Jit", "jit"]
 
@@ -155,24 +154,15 @@ class Jit(Generic[P, R]):
     ) -> R:
         """Put the results where the function would have put them, and give what it would have returned."""
 
-        def shape(root: int) -> graph.Shape:
-            known = {}
-            for size in trace.shapes[root]:
-                for var in () if type(size) is int else variables(size):
-                    known[var] = Var(var.name, var.low, var.high).bind(scalars[var.name])
-            return tuple(
-                [size if type(size) is int else substitute(size, known) for size in trace.shapes[root]]
-            )
-
         def tensor(root: int) -> Tensor:
-            node = graph.buffer(shape(root), results[root].dtype, results[root].device)
+            node = graph.buffer(bound(trace.shapes[root], scalars), results[root].dtype, results[root].device)
             node.fill(results[root])
             return Tensor.from_node(node)
 
-        targets = [_storage(place, tensors) for place, _ in trace.writes]
-        for (place, root), target in zip(trace.writes, targets, strict=True):
-            assert target is not None, "a storage that is written to is there"
-            target.hold(results[root], shape(root))
+        for place, root in trace.writes:
+            target = _storage(place, tensors)
+            if target.node.value is not results[root]:  # else it was written over
+                target.hold(results[root], bound(trace.shapes[root], scalars))
             given = bindings.tensors[place.what] if place.kind == "argument" else None
             if given is not None and given._steps:
                 given.detach().assign(Tensor.from_node(target.node))

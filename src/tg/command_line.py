@@ -1,4 +1,4 @@
-"""The command `tg`: train, devices, bench, doctor. What each does stands in a module of its own."""
+"""The command `tg`: train, devices, bench, tune, doctor. What each does stands in a module of its own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ Train and measure with machine code of our own.
     tg devices          what was found to compute on
     tg doctor           whether everything works, and what to do where it does not
     tg bench            how fast this machine is, and how much of that kernels reach
+    tg tune program.py  look for faster kernels while a program runs, and remember them
 """
 
 
@@ -69,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("doctor", help="check this installation: a verdict a line, with the remedy")
     bench = commands.add_parser("bench", help="measure this machine, and kernels against it")
     bench.add_argument("--device", metavar="NAME", help="what to measure; see `tg devices`")
+    tune = commands.add_parser("tune", help="run a program, and look for faster plans of its kernels")
+    tune.add_argument("--seconds", type=_positive, default=10, metavar="N", help="time for each kernel (10)")
+    tune.add_argument("program", type=Path, help="a Python file")
+    tune.add_argument("arguments", nargs=argparse.REMAINDER, help="what it is given")
     return parser
 
 

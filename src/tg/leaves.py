@@ -14,7 +14,7 @@ from tg_frontend import Tensor
 from tg_ir.dtypes import DType
 from tg_ir.symbolic import Expr, SymInt, Var, substitute, variables
 
-__all__ = ["Bindings", "map_leaves", "plain"]
+__all__ = ["Bindings", "bound", "map_leaves", "plain"]
 
 _VALUES = (bool, int, float, complex, str, bytes, type(None), DType, type(Ellipsis))
 
@@ -42,6 +42,14 @@ def plain(expr: SymInt, values: dict[str, set[int]] | None = None) -> SymInt:
             if values is not None:
                 values.setdefault(var.name, set()).add(var.value)
     return substitute(expr, bare) if bare else expr
+
+
+def bound(shape: tuple[SymInt, ...], values: dict[str, int]) -> tuple[SymInt, ...]:
+    """The shape with values in its variables."""
+    found = {
+        var: var.bind(values[var.name]) for size in shape if type(size) is not int for var in variables(size)
+    }
+    return tuple([substitute(size, found) for size in shape]) if found else shape
 
 
 class Bindings:
