@@ -67,6 +67,7 @@ ONE_KERNEL: dict[str, Callable[[], Tensor]] = {
     "logsumexp": lambda: sample(6, 33).logsumexp(1),
     "argmax": lambda: sample(6, 33).argmax(1),
     "random numbers": lambda: tg.randn(16, 16),
+    "sum of dropout": lambda: sample(16, 16).dropout(0.5).square().sum(1),
     "prefix sum": lambda: sample(4, 100).cumsum(1),
     "row lookup": lambda: sample(50, 8)[Tensor(np.array([3, 0, 49]))],
     "convolution, bias, relu": lambda: (

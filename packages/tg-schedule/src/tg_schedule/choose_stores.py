@@ -41,8 +41,8 @@ MOST_SUMMED = 128
 MOST_PLACES = 4
 """How many index functions a node is computed at within one kernel, at the most: they multiply along a chain."""
 
-MOST_STORES, MOST_BUFFERS, MOST_OPERATIONS = 16, 48, 400
-"""The size of a kernel, at the most."""
+MOST_STORES, MOST_BUFFERS, MOST_OPERATIONS = 16, 48, 300
+"""The size of a kernel, at the most; operations as `_COSTS` counts them."""
 
 _COSTS = {
     "exp": 8, "exp2": 6, "expm1": 12, "log": 8, "log2": 8, "log1p": 12, "sin": 10, "cos": 10, "atan": 12, "tanh": 12,
@@ -68,7 +68,7 @@ class Draft:
     waits: list[Draft] = field(default_factory=list)  # for what reads memory that it writes over
     contraction: Node | None = None
     reduces: bool = False
-    operations: int = 0
+    operations: float = 0
     part_of: Draft | None = None  # the kernel that it has become part of
 
     def whole(self) -> Draft:
@@ -136,7 +136,7 @@ class _Sweep:
             elif name == "expand" and below:
                 costs[node] = 0.5 + below * self.counts[node.inputs[0]] / max(self.counts[node], 1)
             else:
-                costs[node] = min(below + (0 if name in FREE else _COSTS.get(name, 1)), 10_000)
+                costs[node] = min(below + _own_cost(node), 10_000)
         return costs
 
     def ends_of_reductions(self) -> dict[Node, Node]:
@@ -197,7 +197,7 @@ class _Sweep:
 
     def inline(self, node: Node, draft: Draft, places: Iterable[Place]) -> None:
         """The draft computes the node: it wants its inputs."""
-        draft.operations += node.op.name not in FREE
+        draft.operations += _own_cost(node)
         attention = self.attention.get(node)
         for place in places:
             if attention is not None:
@@ -422,6 +422,10 @@ class _Sweep:
     def in_order(self) -> list[Draft]:
         """The drafts, those that others wait for first."""
         return sorted(self.drafts.values(), key=lambda draft: (-bin(draft.after).count("1"), -draft.number))
+
+
+def _own_cost(node: Node) -> float:
+    return 0 if node.op.name in FREE else _COSTS.get(node.op.name, 1)
 
 
 def _is_reduced(node: Node, users: Mapping[Node, Sequence[Node]]) -> bool:

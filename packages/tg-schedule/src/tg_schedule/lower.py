@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from tg_ir import kernel as k
 from tg_ir.dtypes import DType, bool_, float32, int64
@@ -181,6 +182,7 @@ def _chosen(
     return Elementwise("where", (Index(both, bool_), value, otherwise))
 
 
+@lru_cache(maxsize=1 << 12)  # values share parts
 def vanishes(value: Value, guard: SymInt) -> bool:
     """Whether a value is 0 where the guard does not hold, because nothing is loaded there."""
     match value:
@@ -205,6 +207,7 @@ def vanishes(value: Value, guard: SymInt) -> bool:
     return False
 
 
+@lru_cache(maxsize=1 << 12)  # values share parts
 def _is_tame(value: Value) -> bool:
     """Whether a value is finite if what is loaded is."""
     match value:
@@ -293,6 +296,7 @@ def _guarded_once(value: Value) -> Value:
     return value
 
 
+@lru_cache(maxsize=1 << 12)  # values share parts
 def _freed(value: Value, zero: Value) -> Value:
     """`value` without the conditions of loads under which `zero` is 0 anyway, as far as they are not needed."""
     match value:
