@@ -21,6 +21,10 @@ from repository import Package, parse_requirement
 __all__ = ["Import", "Row", "declared_names", "find_imports", "find_violations", "read_table"]
 
 
+DISTRIBUTIONS = {"PIL": "pillow"}
+"""Third-party modules whose distribution is called something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table: a distribution, its import name, and the distributions it may depend on."""
@@ -102,7 +106,7 @@ def find_violations(package: Package, table: dict[str, Row]) -> list[str]:
             top = found.module.split(".")[0]
             if top in sys.stdlib_module_names or top == package.import_name:
                 continue
-            name = parse_requirement(top.replace("_", "-"))[0]
+            name = parse_requirement(DISTRIBUTIONS.get(top, top).replace("_", "-"))[0]
             file = path.relative_to(package.folder)
             where = f"{file}, line {found.line}: {package.name} imports {found.module}"
             if name in table and name not in row.allowed:

@@ -7,7 +7,7 @@ import functools
 import operator
 from collections.abc import Iterable, Iterator
 
-from tg_frontend import Tensor, dtypes, no_grad, where, zeros
+from tg_frontend import Tensor, dtypes, no_grad, where
 from tg_nn.attention import MultiheadAttention
 from tg_nn.layers import Embedding, Linear, _Convolution
 from tg_nn.module import Module
@@ -68,8 +68,8 @@ class LossScaler:
         device: str | None = None,
     ):  # fmt: skip
         self.growth, self.backoff, self.interval = growth, backoff, interval
-        self.scale = Tensor(float(scale), device=device).clone()
-        self.streak = zeros(dtype="int64", device=device)
+        self.scale = Tensor([float(scale)], device=device).sum()
+        self.streak = Tensor([0], device=device).sum()
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """The loss to call `backward` on."""

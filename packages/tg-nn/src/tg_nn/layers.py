@@ -140,9 +140,11 @@ class _ChannelNorm(Module):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = ones(num_features, requires_grad=True) if affine else None
         self.bias = zeros(num_features, requires_grad=True) if affine else None
-        self.running_mean = zeros(num_features) if track_running_stats else None
-        self.running_var = ones(num_features) if track_running_stats else None
-        self.num_batches_tracked = tg.zeros(dtype="int64") if track_running_stats else None
+        # Memory of their own, not formulas: a training step then is the same graph from the first time on.
+        self.running_mean = Tensor([0.0] * num_features) if track_running_stats else None
+        self.running_var = Tensor([1.0] * num_features) if track_running_stats else None
+        counter = tg.frombuffer(bytearray(8), dtype="int64", shape=())
+        self.num_batches_tracked = counter if track_running_stats else None
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised input; by the batch's statistics in training, and by the running ones afterwards."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from tg_frontend import Tensor, no_grad, where, zeros, zeros_like
+from tg_frontend import Tensor, dtypes, frombuffer, no_grad, where
 from tg_nn.errors import StateError, TgError
 
 __all__ = ["LAMB", "LARS", "SGD", "Adafactor", "Adam", "AdamW", "Muon", "Optimizer"]
@@ -48,8 +48,12 @@ class Optimizer:
         tensors = self._parameters()
         if len(set(tensors)) != len(tensors):
             raise TgError(f"{type(self).__name__}: a parameter stands in the groups twice; name it once")
-        self.state: dict[Tensor, State] = {}
-        self.steps = zeros(dtype="int64", device=tensors[0].device)
+        # Weights that are still formulas of random bits would make the first step another graph than those after.
+        tensors[0].realize(*tensors[1:])
+        self.steps = _blank((), "int64", tensors[0].device)
+        self.state: dict[Tensor, State] = {
+            p: self._new_state(p, group) for group in self.param_groups for p in group["params"]
+        }
 
     # ---- what a rule gives ---------------------------------------------------------------------------------------
 
@@ -79,7 +83,7 @@ class Optimizer:
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                state = self._state_of(p, group)
+                state = self.state[p]
                 master = state.get("master")
                 value = (p if master is None else master).detach()
                 new, changed = self.update(value, p.grad.detach().to(value.dtype), state, group, lr, t)
@@ -90,12 +94,10 @@ class Optimizer:
                 write(p, new.to(p.dtype))
         write(self.steps, before + 1)
 
-    def _state_of(self, p: Tensor, group: Group) -> State:
-        if p not in self.state:
-            narrow = p.dtype.is_float and p.dtype.itemsize < 4
-            value = p.detach().float() if narrow else p.detach()
-            self.state[p] = self.initial(value, group) | ({"master": value.clone()} if narrow else {})
-        return self.state[p]
+    def _new_state(self, p: Tensor, group: Group) -> State:
+        narrow = p.dtype.is_float and p.dtype.itemsize < 4
+        value = p.detach().float() if narrow else p.detach()
+        return self.initial(value, group) | ({"master": value.clone()} if narrow else {})
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -137,12 +139,11 @@ class Optimizer:
         owners = [(p, group) for group in merged for p in group["params"]]
         order = [number for group in groups for number in group["params"]]
         states = {int(number): state for number, state in saved["state"].items()}
-        loaded: dict[Tensor, State] = {}
-        for number, (p, group) in zip(order, owners, strict=True):
+        loaded = {p: self._new_state(p, group) for p, group in owners}
+        for number, (p, _) in zip(order, owners, strict=True):
             if number not in states:
                 continue
-            made = self.initial(p.detach().float() if p.dtype.itemsize < 4 else p.detach(), group)
-            made |= {"master": p.detach().float().clone()} if p.dtype.itemsize < 4 else {}
+            made = loaded[p]
             for key, tensor in made.items():
                 value = states[number].get(key)
                 if value is None and key != "master":
@@ -155,7 +156,6 @@ class Optimizer:
                         got, want = tuple(value.shape), tuple(tensor.shape)
                         raise StateError(f"{name}: {key} of parameter {number} got {got}, want {want}")
                     made[key] = value.to(dtype=tensor.dtype, device=tensor.device).clone()
-            loaded[p] = made
         self.state = loaded
         steps = saved.get("steps", max([state.get("step", 1) for state in states.values()], default=0))
         self.steps.assign(Tensor(float(steps)).to("int64"))
@@ -169,8 +169,14 @@ class Optimizer:
         return {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
 
 
+def _blank(shape: Sequence[int], dtype: object, device: str) -> Tensor:
+    """Zeros in memory of their own: a formula would be another graph in the first step than in those after."""
+    size = math.prod(shape) * dtypes.dtype_of(dtype).itemsize
+    return frombuffer(bytearray(size), dtype=dtype, shape=tuple(shape), device=device)
+
+
 def _zeros(p: Tensor, *names: str) -> State:
-    return {name: zeros_like(p) for name in names}
+    return {name: _blank(p.shape, p.dtype, p.device) for name in names}
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -363,7 +369,8 @@ class Adafactor(Optimizer):
         """Running means of the squared gradient along rows and columns; of all of it for vectors."""
         if p.ndim < 2:
             return _zeros(p, "variance")
-        return {"row_var": zeros_like(p.sum(-1, True)), "col_var": zeros_like(p.sum(-2, True))}
+        shapes = {"row_var": (*p.shape[:-1], 1), "col_var": (*p.shape[:-2], 1, p.shape[-1])}
+        return {name: _blank(shape, p.dtype, p.device) for name, shape in shapes.items()}
 
     def update(
         self, p: Tensor, g: Tensor, state: State, group: Group, lr: Scalar, t: Tensor
