@@ -126,6 +126,14 @@ def test_write_without_permission_is_reported_with_its_lane() -> None:
     assert "global_store_dword" in error.instruction and error.pc
 
 
+def test_clock_goes_on() -> None:
+    text = "s_memtime s[6:7]\ns_waitcnt lgkmcnt(0)\ns_memtime s[10:11]\ns_waitcnt lgkmcnt(0)\n"
+    text += "s_sub_u32 s6, s10, s6\nv_mov_b32 v2, s6\n"
+    code = assemble_kernel(program(_START + text + _STORE, "gfx942"), "gfx942")
+    (got,), _ = launch(code, "k", "gfx942", (64,), (64,), np.zeros(64, np.int32))
+    assert (got == 2).all()
+
+
 def test_append_counts_active_lanes_of_each_wave() -> None:
     text = _START + (
         "v_mov_b32 v3, 0\nv_mov_b32 v4, 0\nv_cmp_eq_u32 vcc, 0, v0\ns_and_saveexec_b64 s[6:7], vcc\n"

@@ -62,6 +62,10 @@ def compile_scalar_memory(inst: Instruction, ops: Operands) -> Run | None:
     row = inst.row
     match = re.fullmatch(r"s_(buffer_)?(load|store)_(\w+)", row.mnemonic)
     if not match:
+        if row.mnemonic in ("s_memtime", "s_memrealtime"):
+            clock = row.operands[0].number(inst.bits)
+            return lambda g: g.set_sgpr64(clock, np.full(g.n, g.waves.spaces.monitor.step, U64))
+        # What is left are caches and prefetches.
         return None if re.match(r"s_(scratch|atomic|buffer_atomic)", row.mnemonic) else lambda g: None
     buffer, what, width = match.groups()
     words = {"dwordx8": 8, "b256": 8, "dwordx16": 16, "b512": 16}.get(width)
