@@ -238,7 +238,7 @@ def _splits(
     parts, left = [], extent
     for kind in kinds:
         step = rng.choice((lanes, 2 * lanes, left) if whole else (1, 2, 3, lanes, 2 * lanes, left))
-        if step <= left or kind == "serial":
+        if step <= left:
             parts.append(Split(kind, axis, step))
             left = min(left, step)
     if left > 2 * lanes:

@@ -189,7 +189,9 @@ class _NestLowering:
         if range_.whole(step):
             self.ranges[split.axis] = _Range(counter, stop, step, step)
         else:
-            self.ranges[split.axis] = _Range(counter, b.emit("min", INDEX, stop, range_.stop), None, min(step, range_.most))
+            self.ranges[split.axis] = _Range(
+                counter, b.emit("min", INDEX, stop, range_.stop), None, min(step, range_.most)
+            )
 
     def loops(self, level: int) -> None:
         """Open the loops from number `level` on, and build what is inside.

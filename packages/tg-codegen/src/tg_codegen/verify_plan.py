@@ -78,7 +78,12 @@ def _verify_nest(kernel: Kernel, nest: Nest, lanes: int) -> None:
         _copies(nest.loops, extents, lane, lanes) <= MOST_COPIES,
         f"more than {MOST_COPIES} copies of the body",
     )
+    before: dict[str, int] = {}
     for split in nest.loops:
+        if split.kind != "lanes":
+            most = before.get(split.axis, split.step)
+            _want(split.step <= most, f"{split}: is inside a part of {most}; want a smaller step")
+            before[split.axis] = split.step
         if split.axis in lane and split.kind != "lanes":
             whole = split.step % lanes == 0 or split.step >= extents[split.axis]
             _want(whole, f"{split}: want steps of whole vectors of {lanes} along the lanes")
