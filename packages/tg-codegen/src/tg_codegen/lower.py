@@ -219,8 +219,7 @@ class _NestLowering:
             if self.phase in ("clear", "add"):
                 self.partial_results(self.blocked, add=self.phase == "add")
             else:
-                for store in self.stores:
-                    self.store_points(store)
+                self.store_points()
             return
         split = inside[0]
         level = self.nest.loops.index(split, level)
@@ -343,14 +342,16 @@ class _NestLowering:
 
     # ---- stores
 
-    def store_points(self, store: Store) -> None:
-        axes = [axis.name for axis in store.axes]
+    def store_points(self) -> None:
+        """Store everything at each point; all values are read before any is written, since one may be in place."""
+        axes = [axis.name for axis in self.stores[0].axes]
         for point in self.points(axes):
-            self.store(store, axes, point)
+            values = [self.value(store.value, point) for store in self.stores]
+            for store, value in zip(self.stores, values, strict=True):
+                self.store(store, value, axes, point)
 
-    def store(self, store: Store, axes: list[str], point: Point) -> None:
+    def store(self, store: Store, value: Reg, axes: list[str], point: Point) -> None:
         b, memory = self.b, store.parameter.dtype.name
-        value = self.value(store.value, point)
         address, access = self.address(store.parameter.name, store.index, point)
         shared, mask = self.tail(axes, point)
         own_shared, own_mask = self.indexer.conditions(store.guard, point)

@@ -344,7 +344,7 @@ class _NestPlanner:
             for name in candidates
         }
         candidates = sorted(candidates, key=lambda name: (sum(name in need for need in needs), far[name]))[:3]
-        if vertical and lane not in candidates:
+        if vertical and lane not in candidates and lane not in scanned:
             candidates = [*candidates[:2], lane]
         best, best_cost = {}, float("inf")
         for sizes in self.tile_sizes(candidates, room, len(main.args)):
