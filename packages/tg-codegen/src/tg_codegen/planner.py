@@ -48,7 +48,7 @@ class Machine:
     group_cost: int = 1 << 15
     """Cycles that a workgroup should have at least."""
     most_groups: int = 64
-    panel_bytes: int = 1 << 15
+    panel_bytes: int = 3 << 14
     """What a packed panel of an operand should fit: a part of the first-level cache."""
 
 
@@ -218,7 +218,9 @@ class _NestPlanner:
         if not self.irregular(right, lane, reduced):
             return None
         size, unit, panel = main.dtype.itemsize, tiles.get(row, 1), machine.panel_bytes
-        columns = min(8 * tiles[lane], -(-self.extent[lane] // tiles[lane]) * tiles[lane])
+        columns = min(
+            max(16 * machine.lanes, tiles[lane]), -(-self.extent[lane] // tiles[lane]) * tiles[lane]
+        )
         outer = [name for name in order if name not in (row, lane)]
         shared = [name for name in outer if name in self.analysis.free(right)]
         inside = [name for name in outer if name not in shared]
@@ -226,7 +228,7 @@ class _NestPlanner:
         most = self.most_copies_of(right, lane, inside, [row]) / max(prod(map(self.parts, loops)), 1)
         loops += self.grid(inside, (), tiles, most)
         per_group = {name: self.extent[name] for name in outer} | {split.axis: split.step for split in loops}
-        many = max(8 * panel // (columns * size * prod(per_group[name] for name in inside)), 1)
+        many = max(4 * panel // (columns * size * prod(per_group[name] for name in inside)), 1)
         if depth * columns * size > 8 * panel or not outer:
             count = -(-self.extent[row] // unit)
             many = max(many // unit, 1)
@@ -370,7 +372,7 @@ class _NestPlanner:
         choices: list[dict[str, int]] = [{}]
         for name in names:
             unit = self.machine.lanes if name == self.lane else 1
-            most = min(-(-self.extent[name] // unit), 6 if name == self.lane else 14)
+            most = min(-(-self.extent[name] // unit), 4 if name == self.lane else 14)
             choices = [
                 {**sizes, name: n}
                 for sizes in choices
