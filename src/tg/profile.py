@@ -107,7 +107,18 @@ def compute_ceiling(runtime: Runtime, target: str) -> float:
     chains, rounds, slices = 12, 200_000, 64
     body = [f"vfmadd231ps {register}{n}, {register}14, {register}15" for n in range(chains)]
     clear = [f"vxorps xmm{n}, xmm{n}, xmm{n}" for n in range(16)]
-    text = [*clear, f"mov ecx, {rounds}", "again:", *body, "dec ecx", "jnz again", "vzeroupper", "ret"]
+    groups = [
+        "group:",
+        f"mov ecx, {rounds}",
+        "again:",
+        *body,
+        "dec ecx",
+        "jnz again",
+        "inc rsi",
+        "cmp rsi, rdx",
+        "jl group",
+    ]
+    text = [*clear, *groups, "vzeroupper", "ret"]
     code = assembler.assemble("\n".join(text)).code
     loaded = runtime.load(Binary(target, "fma", code, ArgumentLayout(8, (), ()), (slices, 1, 1), (1, 1, 1)))
     start = time.perf_counter()

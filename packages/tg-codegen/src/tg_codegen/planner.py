@@ -182,11 +182,19 @@ class _NestPlanner:
         if blocked:
             loops, stages = blocked
             return Nest(self.group, (*loops, *lanes), folds, stages)
+        across = self.transposed(order) if main is None and not scanned else None
+        blocks: list[Split] = []
+        if across is not None:  # blocks in which every line of memory that is touched is used up
+            tile[lane] = self.machine.lanes
+            blocks = [Split("serial", across, self.machine.lanes)]
+            order = [*[name for name in order if name not in (across, lane)], lane, across]
         serial = [
             Split("serial", name, tile.get(name, 1))
             for name in order
             if tile.get(name, 1) < self.extent[name] or name in scanned
         ]
+        at = next((n for n, split in enumerate(serial) if split.axis == lane), len(serial))
+        serial[at:at] = blocks
         return Nest(self.group, (*self.grid(order, scanned, tile), *serial, *lanes), folds)
 
     def blocked(
@@ -294,6 +302,17 @@ class _NestPlanner:
             axes.append(lane)
         return Stage(self.values.index(value), at, tuple(axes), self.tiles[lane] if lane is not None else 0)
 
+    def transposed(self, order: Sequence[str]) -> str | None:
+        """The axis along which a load is contiguous that is not so along the lanes."""
+        for value in self.contexts[None]:
+            if isinstance(value, Load) and self.lane in self.analysis.free_expr(value.index):
+                if _coefficient(value.index, self.lane, self.analysis) in (0, 1, None):
+                    continue
+                for name in order:
+                    if name != self.lane and _coefficient(value.index, name, self.analysis) == 1:
+                        return name if self.extent[name] > self.machine.lanes else None
+        return None
+
     def own_lane(self, fold: Value) -> str | None:
         return self.lane if self.lane in self.analysis.free(fold) else self.fold_lane(fold)
 
@@ -349,7 +368,8 @@ class _NestPlanner:
         if vertical and lane not in candidates and lane not in scanned:
             candidates = [*candidates[:2], lane]
         best, best_cost = {}, float("inf")
-        for sizes in self.tile_sizes(candidates, room, len(main.args)):
+        streamed = any(need >= {*depends, *[axis.name for axis in main.axes]} for need in needs)
+        for sizes in self.tile_sizes(candidates, room, len(main.args), streamed):
             count = prod(sizes.values()) * len(main.args)
             operands = [prod(sizes[name] for name in need if name in sizes) for need in needs]
             if count + min(operands, default=0) + 1 > room - 1 and count > 1:
@@ -368,11 +388,11 @@ class _NestPlanner:
         self.tiles = tiles
         return tiles
 
-    def tile_sizes(self, names: Sequence[str], room: int, parts: int) -> list[dict[str, int]]:
+    def tile_sizes(self, names: Sequence[str], room: int, parts: int, streamed: bool) -> list[dict[str, int]]:
         choices: list[dict[str, int]] = [{}]
         for name in names:
             unit = self.machine.lanes if name == self.lane else 1
-            most = min(-(-self.extent[name] // unit), 4 if name == self.lane else 14)
+            most = min(-(-self.extent[name] // unit), 4 if name == self.lane or streamed else 14)
             choices = [
                 {**sizes, name: n}
                 for sizes in choices
