@@ -175,7 +175,7 @@ class Trainer:
             Progress(self.title, total, self.step, self.quiet) as progress,
         ):
             while self.train.epoch < self.epochs and not stopped:
-                epoch = self.train.epoch
+                epoch, row = self.train.epoch, None
                 for batch in self.train:
                     before = time.monotonic()
                     loss, right = step(*batch)
@@ -193,7 +193,8 @@ class Trainer:
                     if stopped:
                         break
                 if not stopped:
-                    results = (row["loss"], row["accuracy"])
+                    if row is not None:  # None: resumed between an epoch's last step and its end
+                        results = (row["loss"], row["accuracy"])
                     if self.test is not None:
                         results = self.evaluate()
                         row = {
