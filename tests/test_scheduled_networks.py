@@ -5,21 +5,32 @@ The counts are what the scheduler makes today: lower is welcome, higher is to be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 import tg_frontend as tg
 from tg_frontend import Tensor
+from tg_frontend.engine import current_engine
 from tg_ir.graph.interpret import interpret_graph
 from tg_ir.kernel import Elementwise, Load, Reduce, Value, roots, toposort
 from tg_ir.numpy_dtypes import decode
 from tg_ir.program import Program
 from tg_ir.program.interpret import interpret_program
+from tg_ir.reference import ReferenceEngine
 from tg_ir.symbolic import Expr, FloorDiv, Mod, leaves
 from tg_ir.symbolic_nodes import postorder
 from tg_schedule import peak_bytes, schedule
+
+
+@pytest.fixture(autouse=True)
+def reference_engine() -> Iterator[None]:
+    """Inputs are NumPy arrays, which the interpreters take."""
+    before = current_engine()
+    tg.set_engine(ReferenceEngine())
+    yield
+    tg.set_engine(before)
 
 
 def weight(*shape: int, seed: int = 0) -> Tensor:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 import tg_frontend as tg
 from tg_frontend import Tensor
+from tg_frontend.engine import current_engine
 from tg_ir.graph import Node
 from tg_ir.graph.interpret import interpret_graph
 from tg_ir.kernel import Load, Reduce, roots, toposort
 from tg_ir.numpy_dtypes import decode
 from tg_ir.program import Launch, Program
 from tg_ir.program.interpret import interpret_program
+from tg_ir.reference import ReferenceEngine
 from tg_ir.symbolic import Variable, bounds
 from tg_schedule import Scheduled, peak_bytes, schedule
+
+
+@pytest.fixture(autouse=True)
+def reference_engine() -> Iterator[None]:
+    """Inputs are NumPy arrays, which the interpreters take."""
+    before = current_engine()
+    tg.set_engine(ReferenceEngine())
+    yield
+    tg.set_engine(before)
 
 
 def sample(*shape: int, seed: int = 0, grad: bool = False) -> Tensor:
