@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -299,6 +300,6 @@ class Folds(Points):
             b.assign(tuple(before), tuple(last))
             self.scopes[-1].folds[scan, point] = tuple(after)
 
+    @abstractmethod
     def finish_partial(self, fold: Reduce) -> None:
         """The results at hand of a reduction in blocks."""
-        raise NotImplementedError

@@ -5,6 +5,7 @@ The base of a nest's lowering. `value` gives the register of a value at a point,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Scratch:
     memory: str
 
 
-class Points:
+class Points(ABC):
     """The state of a nest's lowering."""
 
     def __init__(self, kernel: Kernel, nest: Nest, b: Builder):
@@ -293,13 +294,13 @@ class Points:
 
     # ---- what the classes on top of this one add
 
+    @abstractmethod
     def fold(self, fold: Reduce | Scan, point: Point) -> tuple[Reg, ...]:
         """The components of a fold's result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_scratch(self, scratch: Scratch, value: Value, point: Point) -> Reg:
         """A value that was staged."""
-        raise NotImplementedError
 
 
 def choices(several: list[tuple[str, range]]) -> list[Point]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from tg_codegen.lower_folds import Accumulators, Folds
@@ -30,9 +31,9 @@ SCRATCH_MEMORY = {
 class ScratchMemory(Folds):
     """Stages values and takes reductions in blocks."""
 
+    @abstractmethod
     def loops(self, level: int) -> None:
         """Open the loops from number `level` on, and build what is inside."""
-        raise NotImplementedError
 
     # ---- scratch memory
 
